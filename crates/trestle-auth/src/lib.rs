@@ -1,0 +1,1 @@
+//! Tokens, identities, permissions; says yes or no, and why.

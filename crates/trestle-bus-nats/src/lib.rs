@@ -1,0 +1,1 @@
+//! Keeps that promise on NATS and JetStream.

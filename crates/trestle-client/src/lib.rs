@@ -1,0 +1,1 @@
+//! Rust SDK for programs on the WebSocket side.

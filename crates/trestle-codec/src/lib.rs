@@ -1,0 +1,1 @@
+//! Client frames to envelopes and back. No I/O.

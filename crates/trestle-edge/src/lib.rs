@@ -1,0 +1,1 @@
+//! Client sockets: accept, upgrade, admission, WebSocket.

@@ -1,0 +1,1 @@
+//! Rust SDK for services on the gRPC side.

@@ -1,0 +1,1 @@
+//! Real servers, test clients, faults. For tests only.

@@ -1,0 +1,24 @@
+//! The contract: generated types, identifiers as newtypes, error and close codes. No I/O.
+//!
+//! Everything that crosses a border of the process is named here: the frames and envelopes of `proto/trestle/v1`
+//! ([`v1`]), the names inside them ([`name`]), the subjects they travel on ([`subject`]), what is said when something
+//! is refused ([`refusal`]) and how a WebSocket is closed ([`close`]).
+
+pub mod close;
+pub mod name;
+pub mod refusal;
+pub mod subject;
+
+pub use close::CloseCode;
+pub use name::{ChannelName, InvalidName, NodeId, ServiceName, SessionId, UserId};
+pub use refusal::{Reason, Refusal};
+pub use subject::{Subject, Subjects};
+
+/// Types generated from `proto/trestle/v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/trestle.v1.rs"));
+}
+
+/// The descriptor set of `proto/trestle/v1`, encoded: for gRPC reflection and for compiling schemas that import it.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trestle.v1.binpb"));

@@ -1,0 +1,200 @@
+//! The subjects of the bus, which are public contract: services that speak NATS may use them without the bridge.
+//!
+//! ```text
+//! <p>.up.<service>.<type>    client to service, RECEIVED, and requests       (queue group: the service)
+//! <p>.work.<service>.<type>  client to service, DURABLE and HANDLED          (log)
+//! <p>.log.<channel>          append to a channel with history                (log, republished to ch)
+//! <p>.ch.<channel>           live channel traffic
+//! <p>.session.<s>  <p>.user.<u>  <p>.all                                     pushes
+//! <p>.node.<n>.handled       acknowledgements for HANDLED                    <p>.cancel   requests given up
+//! ```
+//! `<channel>` is the namespace and, after a dot, the rest; what users name goes through [`token`], so that no
+//! wildcard, dot or control byte of theirs gets through. `<type>` is the full name, whose dots separate tokens.
+
+use std::{fmt, sync::Arc};
+
+use crate::name::{ChannelName, NodeId, ServiceName, SessionId, UserId};
+
+/// A subject or a subscription pattern. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// Takes text that is known to be a valid subject or pattern.
+    #[must_use]
+    pub fn from_trusted(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The subject as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Makes subjects under one prefix.
+#[derive(Clone, Debug)]
+pub struct Subjects {
+    prefix: Arc<str>,
+}
+
+impl Subjects {
+    /// Subjects under `prefix`, which is one or more dot-separated words.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Where messages of `message_type` go to `service` with no promise, and requests.
+    #[must_use]
+    pub fn up(&self, service: &ServiceName, message_type: &str) -> Subject {
+        self.make(format_args!("up.{service}.{message_type}"))
+    }
+
+    /// Where messages of `message_type` are stored for `service`.
+    #[must_use]
+    pub fn work(&self, service: &ServiceName, message_type: &str) -> Subject {
+        self.make(format_args!("work.{service}.{message_type}"))
+    }
+
+    /// Pattern of everything that is stored for services.
+    #[must_use]
+    pub fn work_all(&self) -> Subject {
+        self.make(format_args!("work.>"))
+    }
+
+    /// Where a message is appended to the history of `channel`.
+    #[must_use]
+    pub fn log(&self, channel: &ChannelName) -> Subject {
+        self.make(format_args!("log.{}", channel_tokens(channel)))
+    }
+
+    /// Patterns of the histories of all channels of `namespace`.
+    #[must_use]
+    pub fn log_namespace(&self, namespace: &str) -> [Subject; 2] {
+        let namespace = token(namespace);
+        [self.make(format_args!("log.{namespace}")), self.make(format_args!("log.{namespace}.*"))]
+    }
+
+    /// Where live messages of `channel` are heard.
+    #[must_use]
+    pub fn channel(&self, channel: &ChannelName) -> Subject {
+        self.make(format_args!("ch.{}", channel_tokens(channel)))
+    }
+
+    /// Where pushes to `session` go.
+    #[must_use]
+    pub fn session(&self, session: &SessionId) -> Subject {
+        // <node>.<random>: two tokens, so that a node hears all its sessions with one subscription.
+        self.make(format_args!("session.{session}"))
+    }
+
+    /// Pattern of the pushes to all sessions that `node` opened.
+    #[must_use]
+    pub fn sessions_of(&self, node: &NodeId) -> Subject {
+        self.make(format_args!("session.{node}.*"))
+    }
+
+    /// Where pushes to all sessions of `user` go.
+    #[must_use]
+    pub fn user(&self, user: &UserId) -> Subject {
+        self.make(format_args!("user.{}", token(user.as_str())))
+    }
+
+    /// Where pushes to everyone go.
+    #[must_use]
+    pub fn all(&self) -> Subject {
+        self.make(format_args!("all"))
+    }
+
+    /// Where `node` hears of services' acknowledgements.
+    #[must_use]
+    pub fn handled(&self, node: &NodeId) -> Subject {
+        self.make(format_args!("node.{node}.handled"))
+    }
+
+    /// Where bridges hear of requests that were given up.
+    #[must_use]
+    pub fn cancel(&self) -> Subject {
+        self.make(format_args!("cancel"))
+    }
+
+    fn make(&self, rest: fmt::Arguments<'_>) -> Subject {
+        Subject(format!("{}.{rest}", self.prefix).into())
+    }
+}
+
+fn channel_tokens(channel: &ChannelName) -> String {
+    match channel.rest() {
+        Some(rest) => format!("{}.{}", token(channel.namespace()), token(rest)),
+        None => token(channel.namespace()),
+    }
+}
+
+/// One subject token for any text: letters, digits, `-`, `_` and `:` stand for themselves, every other byte is `%XX`,
+/// and the empty text is `%`. Different texts have different tokens.
+#[must_use]
+pub fn token(text: &str) -> String {
+    if text.is_empty() {
+        return "%".into();
+    }
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':') {
+            token.push(char::from(byte));
+        } else {
+            token.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    token
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_is_its_namespace_and_its_rest() {
+        let subjects = Subjects::new("trestle");
+        let channel = |name| ChannelName::parse(name).expect("valid");
+        assert_eq!(subjects.channel(&channel("room:42")).as_str(), "trestle.ch.room.42");
+        assert_eq!(subjects.log(&channel("room:a.b")).as_str(), "trestle.log.room.a%2Eb");
+        assert_eq!(subjects.channel(&channel("lobby")).as_str(), "trestle.ch.lobby");
+        assert_ne!(subjects.channel(&channel("lobby:")), subjects.channel(&channel("lobby")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_never_carries_a_dot_a_wildcard_or_a_control_byte(text in ".*") {
+            let token = token(&text);
+            prop_assert!(!token.is_empty());
+            prop_assert!(token.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'.' | b'*' | b'>')));
+        }
+
+        #[test]
+        fn different_texts_have_different_tokens(a in ".{0,8}", b in ".{0,8}") {
+            prop_assert_eq!(a == b, token(&a) == token(&b));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The example services of the demo, attached over real gRPC.

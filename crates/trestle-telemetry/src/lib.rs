@@ -1,1 +1,106 @@
 //! Sets up logs, traces and metrics, once.
+//!
+//! Logs are `tracing` events on stderr ([`logs`]). Messages are traced with the OpenTelemetry API directly ([`trace`]),
+//! because a `tracing` span costs a microsecond even when nobody records it. Metrics are a registry that each crate adds
+//! its own to, rendered as OpenMetrics text ([`metrics`]).
+
+pub mod config;
+pub mod logs;
+pub mod metrics;
+pub mod trace;
+
+mod export;
+
+use std::time::Duration;
+
+use trestle_wire::NodeId;
+
+pub use config::{LogFormat, TelemetryConfig};
+pub use trace::{Kind, Span, TraceContext, Tracer};
+
+/// Why telemetry could not be set up. The process should not start: the operator asked for something it cannot have.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `log_level` is not a filter.
+    #[error("telemetry.log_level {filter:?} is not a level or a list of target=level")]
+    LogLevel {
+        /// What was given.
+        filter: String,
+        /// What the parser says.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody has set up logs in this process already.
+    #[error("logs are already set up in this process")]
+    LogsTaken,
+    /// `sample_ratio` is not a share.
+    #[error("telemetry.sample_ratio {0} is not between 0 and 1")]
+    SampleRatio(f64),
+    /// The exporter does not take `otlp_endpoint`.
+    #[error("telemetry.otlp_endpoint {endpoint:?} cannot be used")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+        /// What the exporter says.
+        #[source]
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+}
+
+/// Logs and traces of this process, set up. One per process, owned by `main`.
+#[derive(Debug)]
+pub struct Telemetry {
+    tracer: Tracer,
+    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sets up logs on stderr and, where an endpoint is configured, the export of traces for `node`.
+    ///
+    /// Call it once, inside the tokio runtime (the exporter's connection lives there). It does not wait for the
+    /// collector: one that is away costs its spans, never the start.
+    ///
+    /// # Errors
+    /// [`Error`] names the key that cannot be used.
+    pub fn init(config: &TelemetryConfig, node: &NodeId) -> Result<Self, Error> {
+        logs::init(config)?;
+        Self::without_logs(config, node)
+    }
+
+    /// As [`Telemetry::init`], but leaves logs alone: for processes that have set up their own.
+    ///
+    /// # Errors
+    /// As [`Telemetry::init`].
+    pub fn without_logs(config: &TelemetryConfig, node: &NodeId) -> Result<Self, Error> {
+        if !(0.0..=1.0).contains(&config.sample_ratio) {
+            return Err(Error::SampleRatio(config.sample_ratio));
+        }
+        let Some(endpoint) = config.endpoint() else {
+            return Ok(Self { tracer: Tracer::disabled(), provider: None });
+        };
+        let provider = export::provider(&endpoint, "trestle", node)?;
+        Ok(Self { tracer: Tracer::recording(&provider, config.sample_ratio), provider: Some(provider) })
+    }
+
+    /// The tracer, to be cloned into every station.
+    #[must_use]
+    pub fn tracer(&self) -> Tracer {
+        self.tracer.clone()
+    }
+
+    /// Exports the spans that have ended, for at most `within`, then stops. Spans that end later are not recorded.
+    ///
+    /// Call it inside the runtime of [`Telemetry::init`], last of all. A collector that is away is logged, not returned:
+    /// there is nothing left to do about it.
+    pub async fn shutdown(self, within: Duration) {
+        let Some(provider) = self.provider else { return };
+        // The provider blocks while its own thread exports, and that export needs the runtime's threads.
+        let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
+        match tokio::time::timeout(within, stopped).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans were not exported"),
+            Ok(Err(error)) => tracing::warn!(%error, "the exporter of spans failed"),
+            Err(_) => tracing::warn!(?within, "the last spans were not exported in time"),
+        }
+    }
+}

@@ -153,6 +153,7 @@ reasons! {
     TokenExpired "token_expired" Unauthenticated final Some(CloseCode::Unauthenticated), "The token has expired. Get a new one.";
     AlreadyConnected "already_connected" FailedPrecondition final None, "`connect` comes once, as the first frame.";
     ConnectTimeout "connect_timeout" DeadlineExceeded retry Some(CloseCode::ConnectTimeout), "No frame came in time after the upgrade.";
+    AlreadySubscribed "already_subscribed" AlreadyExists final None, "The session listens to that channel already.";
     NotSubscribed "not_subscribed" FailedPrecondition final None, "The session does not listen to that channel.";
     HelloExpected "hello_expected" FailedPrecondition final None, "The first frame on Attach is `hello`, once.";
     TooManySubscriptions "too_many_subscriptions" ResourceExhausted final None, "The session has reached `subscriptions_max`. Unsubscribe from something.";

@@ -104,3 +104,65 @@ impl Telemetry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn node() -> NodeId {
+        NodeId::parse("edge-1").expect("valid")
+    }
+
+    fn all_to(endpoint: String) -> TelemetryConfig {
+        TelemetryConfig { otlp_endpoint: Some(endpoint), sample_ratio: 1.0, ..TelemetryConfig::default() }
+    }
+
+    /// Ends `count` spans and says how long that took.
+    fn end_spans(tracer: &Tracer, count: usize) -> Duration {
+        let begun = Instant::now();
+        for _ in 0..count {
+            let root = tracer.begin(None).expect("all are sampled");
+            drop(tracer.span("decode", Kind::Server, &root).expect("sampled"));
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_collector_that_is_not_there_neither_blocks_nor_kills() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let telemetry =
+            Telemetry::without_logs(&all_to(format!("http://{free}")), &node()).expect("starts all the same");
+        // Five times what the queue holds.
+        let spent = end_spans(&telemetry.tracer(), 10_000);
+        assert!(spent < Duration::from_secs(5), "{spent:?}");
+        let begun = Instant::now();
+        telemetry.shutdown(Duration::from_millis(500)).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_collector_that_takes_the_connection_and_says_nothing_does_not_hold_up_the_shutdown() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
+        let telemetry = Telemetry::without_logs(&all_to(endpoint), &node()).expect("starts");
+        end_spans(&telemetry.tracer(), 1000);
+        // Taken, held, never answered.
+        let (_socket, _) = silent.accept().await.expect("the exporter connects");
+        let begun = Instant::now();
+        telemetry.shutdown(Duration::from_millis(500)).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named() {
+        let refused =
+            |config: TelemetryConfig| Telemetry::without_logs(&config, &node()).expect_err("unusable").to_string();
+        assert!(refused(all_to("not a uri at all".into())).contains("otlp_endpoint"));
+        let too_much = TelemetryConfig { sample_ratio: 1.5, ..TelemetryConfig::default() };
+        assert!(refused(too_much).contains("sample_ratio 1.5"));
+        let not_a_number = TelemetryConfig { sample_ratio: f64::NAN, ..TelemetryConfig::default() };
+        assert!(refused(not_a_number).contains("sample_ratio"));
+    }
+}

@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_carried_is_found_again(trace_id in 1.., span_id in 1.., sampled: bool, was in ".*") {
+        fn what_is_carried_is_found_again(trace_id in 1_u128.., span_id in 1_u64.., sampled: bool, was in ".*") {
             let context = TraceContext { trace_id, span_id, sampled };
             let mut headers = BTreeMap::from([(TRACEPARENT.to_owned(), was)]);
             context.carry(&mut headers);

@@ -164,3 +164,118 @@ impl Span {
         self.inner.set_status(Status::error(what.to_owned()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use opentelemetry_sdk::{
+        error::OTelSdkResult,
+        trace::{SpanData, SpanExporter},
+    };
+    use trestle_wire::NodeId;
+
+    use super::*;
+
+    /// Keeps what is exported.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().expect("nothing panics holding it").extend(batch);
+            Ok(())
+        }
+    }
+
+    fn tracer(ratio: f64) -> (Tracer, SdkTracerProvider, Kept) {
+        let kept = Kept::default();
+        let node = NodeId::parse("edge-1").expect("valid");
+        let provider = export::builder("trestle", &node).with_simple_exporter(kept.clone()).build();
+        (Tracer::recording(&provider, ratio), provider, kept)
+    }
+
+    const CLIENTS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_client_keeps_its_trace_and_does_not_decide_whether_it_is_recorded() {
+        let client = TraceContext::parse(CLIENTS).expect("valid");
+        let (never, ..) = tracer(0.0);
+        assert_eq!(never.begin(Some(CLIENTS)), Some(TraceContext { sampled: false, ..client }));
+        let (always, ..) = tracer(1.0);
+        assert_eq!(always.begin(Some(&CLIENTS.replace("-01", "-00"))), Some(client));
+    }
+
+    #[test]
+    fn a_client_cannot_choose_an_id_that_is_sampled() {
+        let (tracer, ..) = tracer(0.5);
+        // By its low bits, TraceIdRatioBased would take every one of these.
+        let taken = (1..=1000_u128).filter(|high| {
+            let context = TraceContext { trace_id: high << 64, span_id: 1, sampled: true };
+            tracer.begin(Some(&context.traceparent())).expect("goes on").sampled
+        });
+        let taken = taken.count();
+        assert!((350..=650).contains(&taken), "{taken} of 1000");
+    }
+
+    #[test]
+    fn one_trace_of_a_client_is_decided_once() {
+        let (tracer, ..) = tracer(0.5);
+        let first = tracer.begin(Some(CLIENTS));
+        assert!((0..100).all(|_| tracer.begin(Some(CLIENTS)) == first));
+    }
+
+    #[test]
+    fn a_service_is_believed() {
+        let (never, ..) = tracer(0.0);
+        assert!(never.enter(Some(CLIENTS)).expect("goes on").sampled);
+        let (always, ..) = tracer(1.0);
+        assert!(!always.enter(Some(&CLIENTS.replace("-01", "-00"))).expect("goes on").sampled);
+        assert!(always.enter(None).expect("a new trace").sampled);
+    }
+
+    #[test]
+    fn new_traces_are_sampled_by_their_ratio() {
+        let (tracer, ..) = tracer(0.1);
+        let taken = (0..10_000).filter(|_| tracer.begin(None).is_some()).count();
+        assert!((800..=1200).contains(&taken), "{taken} of 10,000");
+    }
+
+    #[test]
+    fn what_is_not_sampled_has_no_span() {
+        let (tracer, _provider, kept) = tracer(1.0);
+        let context = TraceContext { sampled: false, ..TraceContext::parse(CLIENTS).expect("valid") };
+        assert!(tracer.span("decode", Kind::Server, &context).is_none());
+        assert!(Tracer::disabled().span("decode", Kind::Server, &TraceContext { sampled: true, ..context }).is_none());
+        assert!(kept.0.lock().expect("kept").is_empty());
+    }
+
+    #[test]
+    fn spans_form_a_chain_from_a_root_without_a_parent() {
+        let (tracer, _provider, kept) = tracer(1.0);
+        let root = tracer.begin(None).expect("sampled");
+        let mut decode = tracer.span("decode", Kind::Server, &root).expect("sampled");
+        decode.set("messaging.message.id", "m1");
+        let mut route = tracer.span("route", Kind::Internal, &decode.context()).expect("sampled");
+        route.fail("unknown_type");
+        let (decode_context, route_context) = (decode.context(), route.context());
+        drop((route, decode));
+
+        let spans = kept.0.lock().expect("kept");
+        let [route, decode] = &spans[..] else { panic!("two spans, not {spans:?}") };
+        assert_eq!((&*decode.name, &*route.name), ("decode", "route"));
+        assert_eq!(decode.parent_span_id, SpanId::INVALID);
+        assert_eq!(route.parent_span_id, decode.span_context.span_id());
+        assert!([decode_context.trace_id, route_context.trace_id].iter().all(|id| *id == root.trace_id));
+        assert_eq!(decode.attributes, [KeyValue::new("messaging.message.id", "m1")]);
+        assert_eq!(route.status, Status::error("unknown_type"));
+    }
+
+    #[test]
+    fn after_shutdown_nothing_is_traced_and_nothing_breaks() {
+        let (tracer, provider, _kept) = tracer(1.0);
+        let root = tracer.begin(None).expect("sampled");
+        provider.shutdown().expect("stops");
+        assert!(tracer.span("decode", Kind::Server, &root).is_none());
+    }
+}

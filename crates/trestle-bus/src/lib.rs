@@ -14,12 +14,17 @@
 //!   the log's dedup window stores it once and returns the first offset.
 
 pub mod embedded;
+pub mod logs;
+pub mod pattern;
 pub mod promise;
+mod queue;
+mod refuse;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use queue::{Ends, Feed, Subscription};
 use tokio::sync::{mpsc, watch};
 pub use trestle_wire::Subject;
 
@@ -58,7 +63,13 @@ pub trait Bus: Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of [`Bus::publish`].
-    async fn gather(&self, subject: &Subject, payload: Bytes, most: usize, quiet: Duration) -> Result<Vec<Bytes>, BusError>;
+    async fn gather(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        most: usize,
+        quiet: Duration,
+    ) -> Result<Vec<Bytes>, BusError>;
 
     /// Whether the bus is connected, now and when it changes.
     fn state(&self) -> watch::Receiver<BusState>;
@@ -120,7 +131,8 @@ pub trait Consumer: Send + Sync + 'static {
     async fn fetch(&self, most: usize, wait: Duration) -> Result<Vec<Work>, BusError>;
 }
 
-/// Small facts with a version.
+/// Small facts with a version. A key is 1 to 256 letters, digits, `-`, `_`, `=`, `/` and `.`, the dot not at an end;
+/// any other is [`BusError::Refused`].
 #[async_trait]
 pub trait Kv: Send + Sync + 'static {
     /// The value at `key` with its revision.
@@ -154,6 +166,8 @@ pub trait Kv: Send + Sync + 'static {
     async fn delete(&self, key: &str) -> Result<(), BusError>;
 
     /// What happens to the keys that start with `prefix` from now on; an expired key is a deletion.
+    ///
+    /// The channel ends when the bus is closed or its reader falls too far behind: watch again, and read again.
     ///
     /// # Errors
     /// As [`Kv::get`].
@@ -210,56 +224,6 @@ pub enum BusError {
     Refused(String),
 }
 
-/// A subscription; dropping it ends it.
-#[derive(Debug)]
-pub struct Subscription {
-    heard: mpsc::Receiver<Heard>,
-    _ends: Ends,
-}
-
-/// Runs when a subscription is dropped.
-pub struct Ends(Option<Box<dyn FnOnce() + Send + Sync>>);
-
-impl Ends {
-    /// Calls `end` on drop.
-    #[must_use]
-    pub fn with(end: impl FnOnce() + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(end)))
-    }
-}
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if let Some(end) = self.0.take() {
-            end();
-        }
-    }
-}
-
-impl std::fmt::Debug for Ends {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ends")
-    }
-}
-
-impl Subscription {
-    /// A subscription that hears what comes through `heard` and calls `ends` when dropped.
-    #[must_use]
-    pub fn new(heard: mpsc::Receiver<Heard>, ends: Ends) -> Self {
-        Self { heard, _ends: ends }
-    }
-
-    /// The next message; `None` when the bus is closed.
-    pub async fn next(&mut self) -> Option<Heard> {
-        self.heard.recv().await
-    }
-
-    /// The next message if it is there already.
-    pub fn try_next(&mut self) -> Option<Heard> {
-        self.heard.try_recv().ok()
-    }
-}
-
 /// What a subscription hears.
 #[derive(Clone, Debug)]
 pub enum Heard {
@@ -294,7 +258,7 @@ pub struct Place {
 /// What a log keeps, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSpec {
-    /// Its name: upper-case letters, digits and `_`.
+    /// Its name: upper-case letters, digits, `-` and `_`.
     pub name: String,
     /// Patterns of the subjects it stores.
     pub subjects: Vec<Subject>,

@@ -1,0 +1,105 @@
+//! The bus that needs nothing but this process.
+//!
+//! Live messages never leave memory. Logs are in memory, or under a data directory where every append is on disk
+//! before it returns. The key-value store is in memory: it holds what is true of running processes, and there is one.
+
+mod clock;
+mod disk;
+mod facts;
+mod index;
+mod journal;
+mod live;
+mod record;
+mod stored;
+mod stream;
+mod taking;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use self::{
+    clock::Clock,
+    disk::DataDir,
+    facts::{Facts, FactsKv},
+    live::{Live, LiveBus},
+    stored::{Stored, StoredLog},
+};
+use crate::Fabric;
+
+/// How often logs that nobody touches are looked through for what is too old.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How an embedded bus is set up.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// Where logs are kept; `None` keeps them in memory and loses them with the process.
+    pub data_dir: Option<PathBuf>,
+    /// Largest payload, in bytes.
+    pub payload_bytes_max: usize,
+    /// Most messages that wait in one subscription.
+    pub queue_messages_max: usize,
+    /// Most bytes of payload that wait in one subscription.
+    pub queue_bytes_max: usize,
+    /// Size of the files of a log, in bytes; what is not needed any more is given back file by file.
+    pub segment_bytes_max: u64,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            // What a nats-server takes unless told otherwise, so that moving to one changes nothing.
+            payload_bytes_max: 1 << 20,
+            // 16 Ki messages x about 100 B of queue = 1.6 MiB when full; a reader that is a second behind at 16 k/s.
+            queue_messages_max: 16 << 10,
+            // Payloads are shared between queues, so this is worst for one channel of large messages: 32 x 1 MiB.
+            queue_bytes_max: 32 << 20,
+            segment_bytes_max: disk::SEGMENT_BYTES_MAX,
+        }
+    }
+}
+
+/// The embedded bus.
+///
+/// What it promises beyond the traits: a log under [`EmbeddedConfig::data_dir`] has each append and each ack on disk
+/// (flushed, in groups) before the call returns. Beginning again, [`Log::ensure`](crate::Log::ensure) finds what was
+/// stored, what is done and the dedup ids; attempts are counted anew. Keys and values do not outlive the process.
+pub struct Embedded;
+
+/// Why an embedded bus could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the data directory {path}")]
+pub struct OpenError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl Embedded {
+    /// Opens the bus. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the data directory cannot be made, or another process uses it.
+    pub fn open(config: EmbeddedConfig) -> Result<Fabric, OpenError> {
+        let data = match &config.data_dir {
+            Some(path) => Some(DataDir::open(path).map_err(|source| OpenError { path: path.clone(), source })?),
+            None => None,
+        };
+        let segment_bytes_max = config.segment_bytes_max;
+        let live = Live::new(config);
+        let stored = Stored::new(live.clone(), Clock::start(), data, segment_bytes_max);
+        let facts = Facts::new(live.clone());
+        tokio::spawn(Facts::expire(Arc::downgrade(&facts)));
+        let swept = Arc::downgrade(&stored);
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            loop {
+                tick.tick().await;
+                match swept.upgrade() {
+                    Some(stored) => stored.sweep(),
+                    None => return,
+                }
+            }
+        });
+        let bus = LiveBus { live, stored: stored.clone() };
+        Ok(Fabric { bus: Arc::new(bus), log: Arc::new(StoredLog(stored)), kv: Arc::new(FactsKv(facts)) })
+    }
+}

@@ -1,0 +1,275 @@
+//! Stored messages in this process: [`Log`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+use trestle_wire::Subject;
+
+use super::{
+    clock::Clock,
+    disk::{DataDir, Disk},
+    journal::Journal,
+    live::Live,
+    record::Record,
+    stream::{Body, Change, State, Stream},
+};
+use crate::{
+    Appended, BusError, BusState, Consumer, ConsumerSpec, Log, LogSpec, Outcome, Settle, Stored as StoredMessage, Work,
+    pattern,
+};
+
+/// Longest subject and longest dedup id, in bytes: their lengths stand in 16 bits on disk.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// All logs of an embedded bus.
+pub(super) struct Stored {
+    live: Arc<Live>,
+    clock: Clock,
+    segment_bytes_max: u64,
+    /// Held so that no other process uses it; given back when the bus is closed.
+    data: tokio::sync::Mutex<Option<Arc<DataDir>>>,
+    on_disk: bool,
+    logs: RwLock<Vec<Arc<Covered>>>,
+}
+
+/// A log and the subjects it stores.
+struct Covered {
+    subjects: Vec<Subject>,
+    stream: Arc<Stream>,
+}
+
+impl Stored {
+    pub(super) fn new(live: Arc<Live>, clock: Clock, data: Option<DataDir>, segment_bytes_max: u64) -> Arc<Self> {
+        let (on_disk, data) = (data.is_some(), tokio::sync::Mutex::new(data.map(Arc::new)));
+        Arc::new(Self { live, clock, segment_bytes_max, data, on_disk, logs: RwLock::default() })
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Stream>, BusError> {
+        let logs = self.logs.read();
+        let found = logs.iter().find(|log| log.stream.name == name);
+        found.map(|log| log.stream.clone()).ok_or_else(|| BusError::NoLog(name.into()))
+    }
+
+    fn covering(&self, subject: &Subject) -> Result<Arc<Stream>, BusError> {
+        let logs = self.logs.read();
+        let covers =
+            |log: &&Arc<Covered>| log.subjects.iter().any(|at| pattern::matches(at.as_str(), subject.as_str()));
+        logs.iter().find(covers).map(|log| log.stream.clone()).ok_or_else(|| BusError::NoLog(subject.to_string()))
+    }
+
+    /// Drops what is too old, also from logs that nobody touches.
+    pub(super) fn sweep(&self) {
+        self.logs.read().iter().for_each(|log| drop(log.stream.state()));
+    }
+
+    /// Lets what was begun reach the disk, and gives the data directory back.
+    pub(super) async fn close(&self) {
+        let mut data = self.data.lock().await;
+        let logs = std::mem::take(&mut *self.logs.write());
+        let closed = tokio::task::spawn_blocking(move || {
+            logs.iter().filter_map(|log| log.stream.journal.as_ref()).for_each(Journal::close);
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "could not close the logs");
+        }
+        data.take();
+    }
+
+    fn check(&self, spec: &LogSpec) -> Result<Option<Arc<Stream>>, BusError> {
+        let named = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        if spec.name.is_empty() || !spec.name.bytes().all(named) {
+            return Err(BusError::Refused(format!("{:?} is not a log's name", spec.name)));
+        }
+        if let Some(bad) = spec.subjects.iter().find(|at| !pattern::is_valid(at.as_str(), true)) {
+            return Err(BusError::Refused(format!("{bad:?} is not a pattern")));
+        }
+        let logs = self.logs.read();
+        let overlaps = |log: &&Arc<Covered>| {
+            let mut pairs = log.subjects.iter().flat_map(|one| spec.subjects.iter().map(move |other| (one, other)));
+            log.stream.name != spec.name && pairs.any(|(one, other)| pattern::overlap(one.as_str(), other.as_str()))
+        };
+        if let Some(other) = logs.iter().find(overlaps) {
+            return Err(BusError::Refused(format!("log {} stores some of {:?}", other.stream.name, spec.subjects)));
+        }
+        let there = logs.iter().find(|log| log.stream.name == spec.name).map(|log| log.stream.clone());
+        if there.as_ref().is_some_and(|stream| stream.state().spec.work_queue != spec.work_queue) {
+            return Err(BusError::Refused(format!("log {} cannot become or stop being a work queue", spec.name)));
+        }
+        Ok(there)
+    }
+
+    async fn open(&self, spec: &LogSpec, data: Option<&Arc<DataDir>>) -> Result<Arc<Stream>, BusError> {
+        let (live, clock, mut state) = (self.live.clone(), self.clock, State::new(spec.clone()));
+        let Some(data) = data.cloned() else {
+            return Ok(Arc::new(Stream::new(state, None, live, clock)));
+        };
+        let segment_bytes_max = self.segment_bytes_max;
+        let opened = tokio::task::spawn_blocking(move || -> std::io::Result<Arc<Stream>> {
+            let disk = Disk::open(&data.log(&state.spec.name), segment_bytes_max, |record, place| match record {
+                Record::Message { offset, time_ms, subject, dedup, .. } => {
+                    state.found(offset, subject, time_ms, dedup, place);
+                }
+                Record::Gone { offset } => state.found_gone(offset),
+                Record::Done { offset, consumer } => state.done(offset, &consumer.into()),
+            })?;
+            state.skip_to(disk.first_of_newest());
+            state.recovered();
+            let (journal, writer) = Journal::new(disk);
+            let stream = Arc::new(Stream::new(state, Some(journal), live, clock));
+            if let Some(journal) = &stream.journal {
+                journal.run(&stream, writer)?;
+            }
+            Ok(stream)
+        });
+        let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("log {}: {error}", spec.name));
+        opened.await.map_err(|error| refused(&error))?.map_err(|error| refused(&error))
+    }
+}
+
+/// [`Log`] in this process.
+pub(super) struct StoredLog(pub(super) Arc<Stored>);
+
+#[async_trait]
+impl Log for StoredLog {
+    async fn ensure(&self, spec: &LogSpec) -> Result<(), BusError> {
+        let data = self.0.data.lock().await; // one at a time
+        self.0.live.is_open()?;
+        let stream = match self.0.check(spec)? {
+            Some(stream) => {
+                stream.state().respec(spec.clone());
+                stream
+            }
+            None if self.0.on_disk && data.is_none() => return Err(BusError::Away),
+            None => self.0.open(spec, data.as_ref()).await?,
+        };
+        let mut logs = self.0.logs.write();
+        logs.retain(|log| log.stream.name != spec.name);
+        logs.push(Arc::new(Covered { subjects: spec.subjects.clone(), stream }));
+        Ok(())
+    }
+
+    async fn append(&self, subject: &Subject, dedup: Option<&str>, payload: Bytes) -> Result<Appended, BusError> {
+        self.0.live.is_open()?;
+        self.0.live.fits(&payload)?;
+        let dedup = dedup.filter(|id| !id.is_empty());
+        if dedup.map_or(0, str::len).max(subject.as_str().len()) > TEXT_BYTES_MAX {
+            return Err(BusError::Refused(format!("subject or dedup id longer than {TEXT_BYTES_MAX} bytes")));
+        }
+        let stream = self.0.covering(subject)?;
+        stream.change(Change::Append { subject: subject.clone(), dedup: dedup.map(Into::into), payload }).await
+    }
+
+    async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<StoredMessage>, BusError> {
+        self.0.live.is_open()?;
+        let found = self.0.named(log)?.state().read(subject, from, most);
+        let messages = load(found).await?;
+        Ok(messages.into_iter().map(|(offset, payload)| StoredMessage { offset, payload }).collect())
+    }
+
+    async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
+        self.0.live.is_open()?;
+        Ok(self.0.named(log)?.state().last(subject))
+    }
+
+    async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
+        self.0.live.is_open()?;
+        let stream = self.0.named(&spec.log)?;
+        stream.state().consumer(spec)?;
+        Ok(Arc::new(Taker { stream, name: spec.name.as_str().into() }))
+    }
+}
+
+/// Gets the payloads; those on disk from a thread that may block.
+async fn load<T: Send + 'static>(found: Vec<(T, Body)>) -> Result<Vec<(T, Bytes)>, BusError> {
+    let read = |(what, body): (T, Body)| match body {
+        Body::Here(payload) => Ok((what, payload)),
+        Body::OnDisk(place) => Ok((what, place.read()?)),
+    };
+    let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("cannot read the log: {error}"));
+    let loaded: std::io::Result<Vec<_>> = if found.iter().any(|(_, body)| matches!(body, Body::OnDisk(_))) {
+        let all = tokio::task::spawn_blocking(move || found.into_iter().map(read).collect());
+        all.await.map_err(|error| refused(&error))?
+    } else {
+        found.into_iter().map(read).collect()
+    };
+    loaded.map_err(|error| refused(&error))
+}
+
+/// [`Consumer`] in this process.
+struct Taker {
+    stream: Arc<Stream>,
+    name: Arc<str>,
+}
+
+#[async_trait]
+impl Consumer for Taker {
+    async fn fetch(&self, most: usize, wait: Duration) -> Result<Vec<Work>, BusError> {
+        let until = Instant::now() + wait;
+        let mut bus = self.stream.live.state();
+        loop {
+            let (wake, due) = {
+                let mut state = self.stream.state();
+                let Some(taking) = state.consumers.get_mut(&self.name) else {
+                    return Err(BusError::NoLog(self.stream.name.clone()));
+                };
+                (taking.wake.clone(), taking.next_due())
+            };
+            let mut woken = std::pin::pin!(wake.notified());
+            woken.as_mut().enable(); // before looking, so that nothing that comes between is missed
+            self.stream.live.is_open()?;
+            let taken = self.stream.state().take(&self.name, most);
+            if !taken.is_empty() {
+                return self.work(taken).await;
+            }
+            let sleep = tokio::time::sleep_until(due.map_or(until, |due| due.min(until)));
+            tokio::select! {
+                () = woken => {}
+                () = sleep => if Instant::now() >= until { return Ok(Vec::new()) },
+                _ = bus.wait_for(|state| *state == BusState::Closed) => return Err(BusError::Away),
+            }
+        }
+    }
+}
+
+impl Taker {
+    async fn work(&self, taken: Vec<(u64, u32, Subject, Body)>) -> Result<Vec<Work>, BusError> {
+        let taken =
+            taken.into_iter().map(|(offset, attempt, subject, body)| ((offset, attempt, subject), body)).collect();
+        let work = load(taken).await?.into_iter().map(|((offset, attempt, subject), payload)| {
+            let settle = Hold { stream: self.stream.clone(), consumer: self.name.clone(), offset, attempt };
+            Work::new(subject, payload, attempt, Arc::new(settle))
+        });
+        Ok(work.collect())
+    }
+}
+
+/// One message in one taker's hands.
+struct Hold {
+    stream: Arc<Stream>,
+    consumer: Arc<str>,
+    offset: u64,
+    attempt: u32,
+}
+
+#[async_trait]
+impl Settle for Hold {
+    async fn settle(&self, outcome: Outcome) -> Result<(), BusError> {
+        self.stream.live.is_open()?;
+        let delay = match outcome {
+            Outcome::Ack | Outcome::Term => {
+                let change = Change::Done { offset: self.offset, consumer: self.consumer.clone() };
+                return self.stream.change(change).await.map(|_| ());
+            }
+            Outcome::Nak(delay) => Some(delay),
+            Outcome::InProgress => None,
+        };
+        if let Some(taking) = self.stream.state().consumers.get_mut(&self.consumer) {
+            let moment = Instant::now() + delay.unwrap_or(taking.ack_wait);
+            taking.hide(self.offset, self.attempt, moment);
+        }
+        Ok(())
+    }
+}

@@ -45,7 +45,7 @@ impl Admission<'_> {
             let name = if refusal.reason == Reason::UnknownVersion { "version" } else { names.message_type };
             at(Refusal { field: None, ..refusal }, name)
         })?;
-        envelope.payload = checked(kind, envelope.payload, payload)?;
+        envelope.payload = checked(kind, envelope.payload, payload).map_err(|refusal| at(refusal, ""))?;
         envelope.message_type = kind.full_name().to_owned();
         envelope.version = kind.version().to_owned();
         envelope.time = None; // the gateway's clock counts, and it stamps later

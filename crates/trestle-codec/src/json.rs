@@ -35,7 +35,7 @@ pub(crate) fn decode(message: &Bytes, admission: &Admission<'_>) -> Vec<Result<I
 /// A message is one frame, or an array of them; nothing recursive has seen a frame that leaves here.
 fn split(message: &[u8], max: usize) -> Result<Vec<&str>, Refusal> {
     let text = std::str::from_utf8(message).map_err(|fault| {
-        let said = format!("the text is not UTF-8 at byte {}", fault.valid_up_to());
+        let said = format!("the text is not UTF-8 at byte {}", fault.valid_up_to() + 1);
         Refusal::new(Reason::InvalidUtf8, said)
     })?;
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[') {
@@ -90,7 +90,7 @@ impl Text<'_> {
         // Both are slices of one text, so the difference of their addresses is a position.
         let start = (frame.as_ptr() as usize).saturating_sub(self.message.as_ptr() as usize);
         if let Some(at) = depth::exceeded(frame, self.json_depth_max) {
-            let (max, at) = (self.json_depth_max, start + at);
+            let (max, at) = (self.json_depth_max, start + at + 1);
             return Err(Refusal::new(Reason::TooDeep, format!("nested more than {max} deep at byte {at}")));
         }
         let trail = Trail::default();
@@ -103,7 +103,7 @@ impl Text<'_> {
     }
 }
 
-/// What `fault` says, with its place as a byte of the whole message, where `text` begins at `start`.
+/// What `fault` says, with its place in the whole message, where `text` begins at `start`. The first byte is byte 1.
 fn located(fault: &serde_json::Error, text: &str, start: usize) -> String {
     let said = fault.to_string();
     let said = said.rsplit_once(" at line ").map_or(&*said, |(said, _)| said);

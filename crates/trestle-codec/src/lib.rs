@@ -141,7 +141,7 @@ impl PartialEq for Typed {
 pub struct Rejected {
     /// The frame's id; 0 where it has none or it could not be read.
     pub id: u32,
-    /// Why. Of a `malformed_payload` or `rule_violated` the field is a path within the payload, else within the frame.
+    /// Why. The field is a path within the frame, such as `publish.message.payload.text`.
     pub refusal: Refusal,
 }
 

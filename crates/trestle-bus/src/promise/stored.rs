@@ -1,0 +1,207 @@
+//! What [`Log`](crate::Log) promises of stored messages.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{append, ensure, listen, log_spec, message, payload, soon, subject, text};
+use crate::{BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored};
+
+fn texts(stored: &[Stored]) -> Vec<&str> {
+    stored.iter().map(|stored| text(&stored.payload)).collect()
+}
+
+async fn read(fabric: &Fabric, at: &str, from: u64, most: usize) -> Vec<Stored> {
+    fabric.log.read("LOG", &subject(at), from, most).await.expect("reads")
+}
+
+async fn last(fabric: &Fabric, at: &str) -> u64 {
+    fabric.log.last("LOG", &subject(at)).await.expect("knows the last")
+}
+
+/// Offsets grow from 1, and each subject is read back on its own, whole and in order.
+pub async fn a_log_gives_back_what_it_took_in_order(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let mut offsets = Vec::new();
+    for at in 0..250 {
+        offsets.push(append(&fabric, &format!("log.{}", at % 2), at).await);
+    }
+    assert!(offsets[0] >= 1 && offsets.is_sorted_by(|a, b| a < b), "{offsets:?}");
+    let even = read(&fabric, "log.0", 1, 1_000).await;
+    assert_eq!(texts(&even), (0..250).step_by(2).map(|at| at.to_string()).collect::<Vec<_>>());
+    let of_even: Vec<u64> = offsets.iter().copied().step_by(2).collect();
+    assert_eq!(even.iter().map(|stored| stored.offset).collect::<Vec<_>>(), of_even);
+    assert_eq!(last(&fabric, "log.0").await, offsets[248]);
+    assert_eq!(last(&fabric, "log.1").await, offsets[249]);
+    assert_eq!(last(&fabric, "log.none").await, 0);
+}
+
+/// `from` and `most` are kept to; beyond the end there is nothing.
+pub async fn reading_begins_where_it_is_asked_to(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let mut offsets = Vec::new();
+    for at in 0..10 {
+        offsets.push(append(&fabric, "log.a", at).await);
+        append(&fabric, "log.b", "other").await;
+    }
+    assert_eq!(texts(&read(&fabric, "log.a", offsets[4], 3).await), ["4", "5", "6"]);
+    assert_eq!(texts(&read(&fabric, "log.a", offsets[4] + 1, 1).await), ["5"]);
+    assert_eq!(texts(&read(&fabric, "log.a", 0, 2).await), ["0", "1"]);
+    assert!(read(&fabric, "log.a", offsets[9] + 1, 5).await.is_empty());
+    assert!(read(&fabric, "log.none", 1, 5).await.is_empty());
+    assert!(read(&fabric, "log.a", 1, 0).await.is_empty());
+}
+
+/// Many append at once: no offset is given twice, each publisher's grow, nothing is missing.
+pub async fn offsets_are_unique_and_grow_for_each_publisher(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for publisher in 0..8 {
+        let fabric = fabric.clone();
+        tasks.spawn(async move {
+            let mut offsets = Vec::new();
+            for at in 0..25 {
+                offsets.push(append(&fabric, "log.all", format!("{publisher} {at}")).await);
+            }
+            offsets
+        });
+    }
+    let mut all = BTreeSet::new();
+    while let Some(offsets) = tasks.join_next().await {
+        let offsets = offsets.expect("appends");
+        assert!(offsets.is_sorted_by(|a, b| a < b));
+        all.extend(offsets);
+    }
+    let stored = read(&fabric, "log.all", 1, 1_000).await;
+    assert_eq!(stored.iter().map(|stored| stored.offset).collect::<BTreeSet<_>>(), all);
+    assert_eq!((all.len(), texts(&stored).into_iter().collect::<BTreeSet<_>>().len()), (200, 200));
+}
+
+/// One dedup id, tried again and from many sides at once, is one message, and everybody is told its offset.
+pub async fn one_dedup_id_is_stored_once(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    append(&fabric, "log.a", "before").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let log = fabric.log.clone();
+        tasks.spawn(async move { log.append(&subject("log.a"), Some("user/1"), payload("once")).await });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = tasks.join_next().await {
+        answers.push(answer.expect("no panic").expect("appends"));
+    }
+    assert_eq!(answers.iter().filter(|answer| !answer.duplicate).count(), 1, "{answers:?}");
+    assert!(answers.iter().all(|answer| answer.offset == answers[0].offset), "{answers:?}");
+    let again = fabric.log.append(&subject("log.a"), Some("user/1"), payload("again")).await.expect("appends");
+    assert_eq!((again.offset, again.duplicate), (answers[0].offset, true));
+    let other = fabric.log.append(&subject("log.a"), Some("user/2"), payload("other")).await.expect("appends");
+    assert!(!other.duplicate);
+    assert_eq!(texts(&read(&fabric, "log.a", 1, 10).await), ["before", "once", "other"]);
+}
+
+/// After the window the same id is a new message.
+pub async fn a_dedup_id_is_forgotten_after_its_window(fabric: Fabric) {
+    let window = Duration::from_millis(500);
+    ensure(&fabric, &LogSpec { dedup_window: window, ..log_spec("LOG", &["log.*"]) }).await;
+    let append = async || fabric.log.append(&subject("log.a"), Some("id"), payload("x")).await.expect("appends");
+    let first = append().await;
+    let again = soon(async {
+        loop {
+            let again = append().await;
+            if !again.duplicate {
+                return again;
+            }
+            assert_eq!(again.offset, first.offset);
+            tokio::time::sleep(window / 10).await;
+        }
+    })
+    .await;
+    assert!(again.offset > first.offset);
+}
+
+/// What is stored is heard live under the other prefix, with its offset and that of the one before it.
+pub async fn what_is_republished_knows_its_place(fabric: Fabric) {
+    let republish = Some(("p.log".into(), "p.ch".into()));
+    ensure(&fabric, &LogSpec { republish, ..log_spec("LOG", &["p.log.room", "p.log.room.*"]) }).await;
+    let mut live = listen(&fabric, "p.ch.>", None).await;
+    let mut previous = std::collections::HashMap::new();
+    for at in 0..30 {
+        let room = ["room", "room.a", "room.b"][at % 3];
+        let offset = append(&fabric, &format!("p.log.{room}"), at).await;
+        let heard = message(&mut live).await;
+        assert_eq!((heard.subject.as_str(), text(&heard.payload)), (&*format!("p.ch.{room}"), &*at.to_string()));
+        let previous = previous.insert(room, offset).unwrap_or(0);
+        assert_eq!(heard.place, Some(Place { offset, previous }));
+        assert_eq!(heard.reply_to, None);
+    }
+}
+
+/// Each subject keeps its own last messages; older ones are not read any more.
+pub async fn a_log_keeps_the_last_messages_of_each_subject(fabric: Fabric) {
+    ensure(&fabric, &LogSpec { per_subject_max: Some(3), ..log_spec("LOG", &["log.*"]) }).await;
+    append(&fabric, "log.quiet", "q").await;
+    for at in 0..10 {
+        append(&fabric, "log.busy", at).await;
+    }
+    assert_eq!(texts(&read(&fabric, "log.busy", 1, 10).await), ["7", "8", "9"]);
+    assert_eq!(texts(&read(&fabric, "log.quiet", 1, 10).await), ["q"]);
+}
+
+/// What is older than the limit is gone, and later offsets do not begin anew.
+pub async fn a_log_forgets_what_is_too_old(fabric: Fabric) {
+    let age_max = Duration::from_secs(1);
+    let spec = LogSpec { age_max: Some(age_max), dedup_window: age_max, ..log_spec("LOG", &["log.*"]) };
+    ensure(&fabric, &spec).await;
+    let first = append(&fabric, "log.a", "old").await;
+    soon(async {
+        while last(&fabric, "log.a").await != 0 {
+            tokio::time::sleep(age_max / 20).await;
+        }
+    })
+    .await;
+    assert!(read(&fabric, "log.a", 1, 10).await.is_empty());
+    assert!(append(&fabric, "log.a", "new").await > first);
+}
+
+/// `ensure` may be called again with the same spec, and changes the log to another one, keeping what fits.
+pub async fn a_log_that_exists_is_changed(fabric: Fabric) {
+    let spec = log_spec("LOG", &["log.a"]);
+    ensure(&fabric, &spec).await;
+    for at in 0..5 {
+        append(&fabric, "log.a", at).await;
+    }
+    ensure(&fabric, &spec).await;
+    assert_eq!(read(&fabric, "log.a", 1, 10).await.len(), 5);
+    let changed = LogSpec { per_subject_max: Some(2), ..log_spec("LOG", &["log.a", "log.b"]) };
+    ensure(&fabric, &changed).await;
+    append(&fabric, "log.b", "b").await;
+    assert_eq!(texts(&read(&fabric, "log.a", 1, 10).await), ["3", "4"]);
+    assert_eq!(texts(&read(&fabric, "log.b", 1, 10).await), ["b"]);
+}
+
+/// Where there is no log every call says so.
+pub async fn without_a_log_nothing_is_stored(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let consumer = ConsumerSpec {
+        log: "OTHER".into(),
+        name: "worker".into(),
+        filter: subject("other.>"),
+        ack_wait: Duration::from_secs(30),
+    };
+    let errors = [
+        fabric.log.append(&subject("other.a"), None, payload("x")).await.err(),
+        fabric.log.append(&subject("log.a.b"), None, payload("x")).await.err(),
+        fabric.log.read("OTHER", &subject("other.a"), 1, 1).await.err(),
+        fabric.log.last("OTHER", &subject("other.a")).await.err(),
+        fabric.log.consumer(&consumer).await.err(),
+    ];
+    for (which, error) in errors.into_iter().enumerate() {
+        assert!(matches!(error, Some(BusError::NoLog(_))), "call {which}: {error:?}");
+    }
+}
+
+/// A log that would store what another one stores is refused.
+pub async fn two_logs_do_not_share_a_subject(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let error = fabric.log.ensure(&log_spec("OTHER", &["other", "log.a"])).await;
+    assert!(matches!(error, Err(BusError::Refused(_))), "{error:?}");
+    ensure(&fabric, &log_spec("OTHER", &["other", "log.a.b"])).await;
+}

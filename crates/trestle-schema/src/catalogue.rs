@@ -10,6 +10,7 @@ use crate::{
     MessageType, SchemaSource, builtin,
     compile::{compile, place},
     fault::{Fault, Faults},
+    plan::{Plans, unsupported},
     route, source,
     suggest::nearest,
     validate::Validator,
@@ -114,8 +115,12 @@ fn short(name: &str) -> String {
 /// The company's own types in `pool`, each with its route and rules.
 fn message_types(pool: &DescriptorPool, faults: &mut Vec<Fault>) -> BTreeMap<String, Arc<MessageType>> {
     let ours = |message: &MessageDescriptor| !message.is_map_entry() && !builtin::owns_package(message.package_name());
+    let plans = Arc::new(Plans::compile(pool));
     let mut types = BTreeMap::new();
     for message in pool.all_messages().filter(ours) {
+        for (path, what) in unsupported(&message) {
+            faults.push(fault_at(&message, &[&path], &what));
+        }
         let mut fault = |what: String| faults.push(fault_of(&message, &what));
         let declared = route::declared(&message).unwrap_or_else(|all| {
             all.into_iter().for_each(&mut fault);
@@ -125,7 +130,7 @@ fn message_types(pool: &DescriptorPool, faults: &mut Vec<Fault>) -> BTreeMap<Str
             all.into_iter().for_each(&mut fault);
             None
         });
-        let kind = MessageType::new(message.clone(), declared, validator);
+        let kind = MessageType::new(message.clone(), plans.clone(), declared, validator);
         types.insert(message.full_name().to_owned(), Arc::new(kind));
     }
     types
@@ -156,10 +161,15 @@ fn by_alias(
 }
 
 /// A fault of a message: at its options if they are there, else at its name.
-fn fault_of(message: &MessageDescriptor, what: &str) -> Fault {
-    let file = message.parent_file_descriptor_proto();
-    let path = |rest: i32| [message.path(), &[rest]].concat();
+pub(crate) fn fault_of(message: &MessageDescriptor, what: &str) -> Fault {
     // 7 is DescriptorProto.options, 1 its name.
-    let place = [path(7), path(1)].iter().map(|path| place(file, path)).find(|place| place.0 > 0).unwrap_or_default();
+    fault_at(message, &[&[7], &[1]], what)
+}
+
+/// A fault at the first of `paths`, counted from the message's own, whose place the file knows.
+pub(crate) fn fault_at(message: &MessageDescriptor, paths: &[&[i32]], what: &str) -> Fault {
+    let file = message.parent_file_descriptor_proto();
+    let places = paths.iter().map(|path| place(file, &[message.path(), path].concat()));
+    let place = places.into_iter().find(|place| place.0 > 0).unwrap_or_default();
     Fault::of_file(file.name(), format!("{}: {what}", message.full_name())).at(place)
 }

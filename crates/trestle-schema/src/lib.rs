@@ -15,17 +15,29 @@
 //! | check | `well_formed.rs`, `validate/` | wire bytes -> yes, or what is wrong |
 //! | reload | `schemas.rs`, `compatibility.rs` | the set in use + a new one -> the new one, or why not |
 
+mod bits;
 mod builtin;
 mod catalogue;
+mod compatibility;
 mod compile;
 mod fault;
+mod json_number;
+mod json_reader;
+mod json_text;
+mod json_to_protobuf;
 mod message_type;
+mod misfit;
+mod plan;
+mod protobuf_to_json;
 pub mod route;
 mod schemas;
 mod source;
 mod suggest;
 mod validate;
 mod version;
+mod well_formed;
+mod well_known;
+mod wire;
 
 pub use catalogue::Catalogue;
 pub use fault::{Fault, Faults};

@@ -1,21 +1,27 @@
 //! One message type: its names, its way, and what can be done with its messages.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use trestle_wire::{Reason, Refusal};
 
 use crate::{
+    json_to_protobuf::json_to_protobuf,
+    plan::{MessageId, Plans},
+    protobuf_to_json::protobuf_to_json,
     route::{Declared, Route},
     validate::Validator,
     version::Version,
+    well_formed,
 };
 
 /// A message type of the company, with everything compiled that its messages need.
 pub struct MessageType {
     descriptor: MessageDescriptor,
+    /// Plans of the whole set, of which this type's is `id`.
+    plans: Arc<Plans>,
+    id: MessageId,
     alias: Option<String>,
     version: String,
     pub(crate) parsed_version: Version,
@@ -24,13 +30,19 @@ pub struct MessageType {
 }
 
 impl MessageType {
-    pub(crate) fn new(descriptor: MessageDescriptor, declared: Option<Declared>, validator: Option<Validator>) -> Self {
+    pub(crate) fn new(
+        descriptor: MessageDescriptor,
+        plans: Arc<Plans>,
+        declared: Option<Declared>,
+        validator: Option<Validator>,
+    ) -> Self {
         let (alias, version, route) = match declared {
             Some(declared) => (declared.alias, declared.version, Some(declared.route)),
             None => (None, "1".to_owned(), None),
         };
         let parsed_version = Version::parse(&version).expect("the route's version was checked when it was read");
-        Self { descriptor, alias, version, parsed_version, route, validator }
+        let id = plans.find(descriptor.full_name()).expect("the plans are of the pool that the type is in");
+        Self { descriptor, plans, id, alias, version, parsed_version, route, validator }
     }
 
     /// The full protobuf name, such as `shop.v1.OrderPaid`.
@@ -66,20 +78,19 @@ impl MessageType {
     /// # Errors
     /// `malformed_payload` or `too_deep`, with the path of the field, such as `payload.lines[2].qty`.
     pub fn json_to_protobuf(&self, json: &[u8]) -> Result<Bytes, Refusal> {
-        let mut json = serde_json::Deserializer::from_slice(json);
-        let message = DynamicMessage::deserialize(self.descriptor.clone(), &mut json)
-            .map_err(|error| Refusal::new(Reason::MalformedPayload, error.to_string()).field("payload"))?;
-        Ok(message.encode_to_vec().into())
+        Ok(json_to_protobuf(&self.plans, self.id, json)?)
     }
 
     /// Turns protobuf into canonical proto3 JSON, put at the end of `out`. Fields that the type does not have are left out.
     ///
     /// # Errors
-    /// `malformed_payload` or `too_deep`; `out` is then as it was.
+    /// `malformed_payload` or `too_deep`, with the path of the field; `out` is then as it was.
     pub fn protobuf_to_json(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let message = self.decode(payload)?;
-        serde_json::to_writer(out, &message)
-            .map_err(|error| Refusal::new(Reason::MalformedPayload, error.to_string()).field("payload"))
+        let before = out.len();
+        protobuf_to_json(&self.plans, self.id, payload, out).map_err(|misfit| {
+            out.truncate(before);
+            misfit.into()
+        })
     }
 
     /// Checks that `payload` is protobuf of this type and keeps the type's `buf.validate` rules.
@@ -87,18 +98,18 @@ impl MessageType {
     /// # Errors
     /// `malformed_payload`, `too_deep` or `rule_violated`, with the path of the field.
     pub fn validate(&self, payload: &[u8]) -> Result<(), Refusal> {
-        let message = self.decode(payload)?;
+        well_formed::check(&self.plans, self.id, payload)?;
         let Some(validator) = &self.validator else { return Ok(()) };
+        // Only types with rules pay for a tree.
+        let message = DynamicMessage::decode(self.descriptor.clone(), payload)
+            .map_err(|error| Refusal::new(Reason::MalformedPayload, error.to_string()).field("payload"))?;
         validator.check(&message).map_err(|violation| {
-            let path =
-                if violation.field.is_empty() { "payload".to_owned() } else { format!("payload.{}", violation.field) };
+            let path = match violation.field.as_str() {
+                "" => "payload".to_owned(),
+                field => format!("payload.{field}"),
+            };
             Refusal::new(Reason::RuleViolated, format!("{} [{}]", violation.message, violation.rule)).field(path)
         })
-    }
-
-    fn decode(&self, payload: &[u8]) -> Result<DynamicMessage, Refusal> {
-        DynamicMessage::decode(self.descriptor.clone(), payload)
-            .map_err(|error| Refusal::new(Reason::MalformedPayload, error.to_string()).field("payload"))
     }
 }
 

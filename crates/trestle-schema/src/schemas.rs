@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::{Catalogue, Faults, SchemaSource};
+use crate::{Catalogue, Faults, SchemaSource, compatibility::breaks};
 
 /// The catalogue in use. Cheap to clone; all clones see a reload at once.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ impl Schemas {
     pub fn reload(&self) -> Result<Arc<Catalogue>, Faults> {
         let _one = self.shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Arc::new(Catalogue::load(&self.shared.source)?);
+        Faults::check(breaks(&self.current(), &next))?;
         self.shared.current.store(next.clone());
         Ok(next)
     }

@@ -1,0 +1,76 @@
+//! Whether wire bytes are a message of their type, without decoding it.
+//!
+//! In come wire bytes, out comes yes or where they are wrong. What passes can be decoded by every protobuf library: wire
+//! types fit, lengths end where they say, strings are UTF-8, required fields are there, and nothing is nested too deep.
+
+use crate::{
+    bits::Bits,
+    misfit::{Fit, Misfit},
+    plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
+    protobuf_to_json::{check_wire_type, text},
+    wire::{Fields, Packed, Raw},
+};
+
+/// Checks `payload` as a message of type `id`. Fields that the type does not have are only skipped.
+pub(crate) fn check(plans: &Plans, id: MessageId, payload: &[u8]) -> Fit {
+    message(plans, &plans[id], payload, 1)
+}
+
+fn message(plans: &Plans, plan: &MessagePlan, wire: &[u8], depth: usize) -> Fit {
+    if depth > MESSAGE_DEPTH_MAX {
+        return Err(Misfit::too_deep(MESSAGE_DEPTH_MAX));
+    }
+    let mut seen = Bits::default();
+    let mut fields = Fields::new(wire);
+    loop {
+        let here = fields.clone();
+        let Some((number, raw)) = fields.next()? else { break };
+        let Some(n) = plan.by_number(number) else { continue };
+        let field = &plan.fields[n];
+        value(plans, field, raw, depth).map_err(|misfit| locate(misfit, field, wire, here))?;
+        if !plan.required.is_empty() {
+            seen.insert(n);
+        }
+    }
+    match plan.required.iter().find(|&&n| !seen.contains(n)) {
+        Some(&n) => Err(Misfit::new("the field is required").in_field(&plan.fields[n].json_name)),
+        None => Ok(()),
+    }
+}
+
+fn value(plans: &Plans, field: &FieldPlan, raw: Raw<'_>, depth: usize) -> Fit {
+    check_wire_type(field, raw)?;
+    match (field.shape, field.kind, raw) {
+        // An entry has no field that could hold it, so it counts with its value.
+        (Shape::Map { entry }, _, Raw::Length(wire)) => message(plans, &plans[entry], wire, depth),
+        (_, Kind::Message(id), Raw::Length(wire)) => {
+            let plan = &plans[id];
+            // A Value counts with the Struct or ListValue in it.
+            let own = usize::from(plan.well_known != Some(WellKnown::Value));
+            message(plans, plan, wire, depth + own)
+        }
+        (_, Kind::String, Raw::Length(bytes)) => text(bytes).map(drop),
+        (_, Kind::Bytes, _) => Ok(()),
+        (Shape::Many { .. }, kind, Raw::Length(list)) => {
+            let mut packed = Packed::new(list, kind.wire_type());
+            while packed.next()?.is_some() {}
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says in which field and element it is; only now are the elements before it counted.
+fn locate(misfit: Box<Misfit>, field: &FieldPlan, wire: &[u8], here: Fields<'_>) -> Box<Misfit> {
+    let misfit = match field.shape {
+        Shape::Many { .. } => misfit.at_index(elements_before(field.number, wire, here)),
+        Shape::One | Shape::Map { .. } => misfit,
+    };
+    misfit.in_field(&field.json_name)
+}
+
+fn elements_before(number: u32, wire: &[u8], here: Fields<'_>) -> usize {
+    let before = &wire[..wire.len() - here.left()];
+    let mut fields = Fields::new(before);
+    std::iter::from_fn(|| fields.next().ok().flatten()).filter(|(other, _)| *other == number).count()
+}

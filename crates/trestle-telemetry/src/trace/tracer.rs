@@ -3,6 +3,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
+    time::SystemTime,
 };
 
 use opentelemetry::{
@@ -89,6 +90,18 @@ impl Tracer {
     /// Begins a span below `parent`, or the first one of its trace. `None` if the trace is not sampled.
     #[must_use]
     pub fn span(&self, name: &'static str, kind: Kind, parent: &TraceContext) -> Option<Span> {
+        self.span_since(name, kind, parent, None)
+    }
+
+    /// As [`Tracer::span`], for work that began before its context was known, at `start` (`None`: now).
+    #[must_use]
+    pub fn span_since(
+        &self,
+        name: &'static str,
+        kind: Kind,
+        parent: &TraceContext,
+        start: Option<SystemTime>,
+    ) -> Option<Span> {
         if !parent.sampled {
             return None;
         }
@@ -102,7 +115,8 @@ impl Tracer {
             let remote = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, TraceState::NONE);
             Context::new().with_remote_span_context(remote)
         };
-        let builder = SpanBuilder::from_name(name).with_kind(kind.into());
+        let mut builder = SpanBuilder::from_name(name).with_kind(kind.into());
+        builder.start_time = start;
         let inner = recording.tracer.build_with_context(builder, &context);
         // After shutdown the API hands out spans that are nowhere; what is traced then is lost, and says so.
         inner.span_context().is_valid().then_some(Span { inner })

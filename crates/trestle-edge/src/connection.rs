@@ -1,0 +1,346 @@
+//! One client's connection: the task that owns its socket, its session and everything held for it.
+//!
+//! It waits for whatever comes first: something on the socket, something in the outbox, something done on the bus, the
+//! session's next deadline, the node's drain. What always holds: a client that does not read still is heard, and one that
+//! is not heard still is written to; nothing is taken from the outbox before what was taken is with the kernel.
+
+use std::{collections::HashMap, future::poll_fn, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+use trestle_codec::{Encoded, Frame, Inbound, decode, encode, join};
+use trestle_hub::{Member, Presence, Seat};
+use trestle_session::{Action, Event, Outbox, OutboxLimits, Session, State};
+use trestle_telemetry::trace::{Kind, TraceContext};
+use trestle_wire::{
+    ChannelName, CloseCode, Refusal, SessionId,
+    v1::{self, server_frame},
+};
+
+use crate::{
+    Edge,
+    act::Actor,
+    lane::{Done, Lane},
+    upgrade::Hello,
+    websocket::{Step, WebSocket},
+};
+
+/// Frames that share one WebSocket message under load. JSON arrays and their parsers cope well with that many; more would
+/// only delay the first of them.
+const BATCH_FRAMES_MAX: usize = 64;
+/// Bytes after which a batch ends: what one write can hand to the kernel's default send buffer.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Serves one client until it goes or is parted from.
+pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, hello: Hello) {
+    edge.metrics.connections.inc();
+    let mut connection = Connection::new(Arc::clone(&edge), hello);
+    let end = connection.serve(socket).await;
+    // Seats, presence, requests and waits go here, before the client is given time to take the close frame.
+    drop(connection);
+    match end {
+        End::Close(socket, code) => {
+            edge.metrics.closed(code);
+            socket.close(code, edge.config.close_timeout).await;
+        }
+        End::Gone(socket) => socket.leave(edge.config.close_timeout).await,
+    }
+    edge.metrics.connections.dec();
+}
+
+/// How a connection ends.
+enum End {
+    /// The gateway parts from the client.
+    Close(WebSocket, CloseCode),
+    /// The client is gone.
+    Gone(WebSocket),
+}
+
+struct Connection {
+    edge: Arc<Edge>,
+    hello: Hello,
+    session: Session,
+    member: Arc<Member>,
+    lane: Lane,
+    seats: HashMap<ChannelName, Seat>,
+    presence: Option<Presence>,
+    /// Reused between rounds.
+    actions: Vec<Action>,
+    frames: Vec<Encoded>,
+    /// Since when the last write waits for the client to read.
+    written: Instant,
+    draining: bool,
+}
+
+/// What came first.
+enum Came {
+    Socket(Step),
+    Frames,
+    Overflow,
+    Done(Done),
+    Deadline,
+    Drain,
+    Stop,
+}
+
+impl Connection {
+    fn new(edge: Arc<Edge>, hello: Hello) -> Self {
+        let id = SessionId::new(&edge.node, fastrand::u128(..));
+        let limits =
+            OutboxLimits { bytes_max: edge.session.outbox_bytes_max, frames_max: edge.session.outbox_frames_max };
+        let member = Member { session: id.clone(), encoding: hello.encoding, outbox: Outbox::new(limits) };
+        let frame_bytes_max = u32::try_from(edge.config.frame_bytes_max).unwrap_or(u32::MAX);
+        let session = Session::new(
+            id,
+            edge.node.clone(),
+            frame_bytes_max,
+            Arc::clone(&edge.session),
+            Arc::clone(&edge.channels),
+            std::time::Instant::now(),
+        );
+        Self {
+            edge,
+            hello,
+            session,
+            member: Arc::new(member),
+            lane: Lane::default(),
+            seats: HashMap::new(),
+            presence: None,
+            actions: Vec::new(),
+            frames: Vec::new(),
+            written: Instant::now(),
+            draining: false,
+        }
+    }
+
+    async fn serve(&mut self, mut socket: WebSocket) -> End {
+        loop {
+            let close = match self.wait(&mut socket).await {
+                Came::Socket(Step::Message(message)) => self.message(&mut socket, &message).await,
+                Came::Socket(Step::Alive) => self.event(&mut socket, Event::Heard).await,
+                Came::Socket(Step::Flushed) => None,
+                Came::Socket(Step::Broken(refusal)) => Some(self.broken(refusal)),
+                Came::Socket(Step::Gone) => return End::Gone(socket),
+                Came::Frames => self.write(&mut socket),
+                Came::Overflow => Some(CloseCode::Slow),
+                Came::Done(done) => self.done(&mut socket, done).await,
+                Came::Deadline => self.deadline(&mut socket).await,
+                Came::Drain => {
+                    self.draining = true;
+                    None
+                }
+                Came::Stop => Some(CloseCode::Restart),
+            };
+            let close = match close {
+                None if self.draining && self.lane.is_idle() => self.event(&mut socket, Event::Drain).await,
+                close => close,
+            };
+            if let Some(code) = close {
+                if code != CloseCode::Slow {
+                    self.write_rest(&mut socket);
+                }
+                self.member.outbox.close();
+                return End::Close(socket, code);
+            }
+        }
+    }
+
+    async fn wait(&mut self, socket: &mut WebSocket) -> Came {
+        let (edge, draining) = (&self.edge, self.draining);
+        let (writable, read) = (socket.writable(), self.lane.has_room() && !draining);
+        let outbox = &self.member.outbox;
+        let frames = &mut self.frames;
+        let wakes = Instant::from_std(self.session.wakes_at());
+        let wakes = if writable { wakes } else { wakes.min(self.written + edge.config.write_timeout) };
+        tokio::select! {
+            step = socket.step(read) => Came::Socket(step),
+            taken = poll_fn(|context| outbox.poll_take(context, BATCH_FRAMES_MAX, frames)), if writable => {
+                if taken.is_ok() { Came::Frames } else { Came::Overflow }
+            }
+            () = poll_fn(|context| outbox.poll_overflow(context)), if !writable => Came::Overflow,
+            done = self.lane.next() => Came::Done(done),
+            () = sleep_until(wakes) => Came::Deadline,
+            () = edge.drain.cancelled(), if !draining => Came::Drain,
+            () = edge.stop.cancelled() => Came::Stop,
+        }
+    }
+
+    /// Decode: one WebSocket message of the client in, one event per frame out.
+    async fn message(&mut self, socket: &mut WebSocket, message: &Bytes) -> Option<CloseCode> {
+        let metrics = &self.edge.metrics;
+        metrics.messages_in.inc();
+        metrics.bytes_in.inc_by(message.len() as u64);
+        let came = SystemTime::now();
+        let catalogue = self.edge.schemas.current();
+        for frame in decode(self.hello.encoding, message, &catalogue, &self.edge.limits) {
+            let event = match frame {
+                Ok(mut inbound) => {
+                    self.trace(&mut inbound, came);
+                    Event::Inbound(inbound)
+                }
+                Err(rejected) => Event::Rejected(rejected),
+            };
+            let close = self.event(socket, event).await;
+            if close.is_some() {
+                return close;
+            }
+        }
+        None
+    }
+
+    /// The edge's decision to trace a message, and the spans of its first two stations.
+    fn trace(&self, inbound: &mut Inbound, came: SystemTime) {
+        let typed = match &mut inbound.frame {
+            Frame::Message(typed) | Frame::Request { message: typed, .. } | Frame::Publish { message: typed, .. } => typed,
+            _ => return,
+        };
+        let headers = &mut typed.envelope.headers;
+        let tracer = &self.edge.tracer;
+        let Some(mut context) = tracer.begin(headers.get("traceparent").map(String::as_str)) else { return };
+        if let Some(mut span) = tracer.span_since("decode", Kind::Server, &context, Some(came)) {
+            span.set("network.protocol.name", "websocket");
+            span.set("trestle.message_type", typed.kind.full_name().to_owned());
+            context = span.context();
+        }
+        if let Some(mut span) = tracer.span("route", Kind::Internal, &context) {
+            let service = typed.kind.route().map_or("", |route| route.service.as_str());
+            span.set("trestle.service", service.to_owned());
+            context = TraceContext { ..span.context() };
+        }
+        context.carry(headers);
+    }
+
+    /// Gives `event` to the session and does what it says, until nothing is left to do.
+    async fn event(&mut self, socket: &mut WebSocket, event: Event) -> Option<CloseCode> {
+        let mut next = Some(event);
+        let mut close = None;
+        while let Some(event) = next.take() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.session.on(event, std::time::Instant::now(), &mut actions);
+            for action in actions.drain(..) {
+                match action {
+                    Action::Send(frame) => self.send(&frame),
+                    Action::Admit { token } => next = Some(Event::Admitted(self.admit(token).await)),
+                    Action::Ping => {
+                        if socket.ping().is_err() {
+                            close = Some(CloseCode::Internal);
+                        }
+                    }
+                    Action::Close(code) => close = Some(code),
+                    action => self.act(action),
+                }
+            }
+            self.actions = actions;
+        }
+        close
+    }
+
+    fn act(&mut self, action: Action) {
+        let actor = Actor {
+            edge: Arc::clone(&self.edge),
+            member: Arc::clone(&self.member),
+            user: self.session.identity().user.clone(),
+        };
+        match action {
+            Action::Subscribe { id, channel } => self.lane.in_order(actor.subscribe(id, channel)),
+            Action::Unsubscribe { channel } => self.lane.in_order(Box::pin(async { Done::Unseat(channel) })),
+            Action::Publish { id, channel, history, message } => {
+                self.lane.in_order(actor.publish(id, channel, history, message));
+            }
+            Action::Deliver { id, message, handled } => self.lane.in_order(actor.deliver(id, handled, message)),
+            Action::Request { id, message, timeout } => self.lane.beside(actor.request(id, timeout, message)),
+            Action::Send(_) | Action::Admit { .. } | Action::Ping | Action::Close(_) => {}
+        }
+    }
+
+    /// Admit: a token in, an identity and a place among the node's sessions out.
+    async fn admit(&mut self, token: Option<String>) -> Result<trestle_auth::Identity, Refusal> {
+        let token = token.or_else(|| self.hello.token.take());
+        let identity = self.edge.gate.admit(token.as_deref())?;
+        self.presence = Some(self.edge.hub.arrive(&self.member, identity.user.as_ref()).await?);
+        tracing::debug!(session = %self.member.session, address = %self.hello.address, user = ?identity.user, "admitted");
+        Ok(identity)
+    }
+
+    async fn done(&mut self, socket: &mut WebSocket, done: Done) -> Option<CloseCode> {
+        let event = match done {
+            Done::Tell(event) => event,
+            Done::Seated(channel, seat, event) => {
+                self.seats.insert(channel, seat);
+                event
+            }
+            Done::Unseat(channel) => {
+                self.seats.remove(&channel);
+                return None;
+            }
+            Done::Beside(doing) => {
+                self.lane.beside(doing);
+                return None;
+            }
+        };
+        self.event(socket, event).await
+    }
+
+    async fn deadline(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
+        if !socket.writable() && self.written.elapsed() >= self.edge.config.write_timeout {
+            return Some(CloseCode::Slow);
+        }
+        self.event(socket, Event::Tick).await
+    }
+
+    fn send(&self, frame: &v1::ServerFrame) {
+        if let Some(server_frame::Frame::Error(error)) = &frame.frame {
+            self.edge.metrics.refused(&error.reason);
+        }
+        // A full outbox has closed itself, and wakes this task.
+        let _closed = self.member.outbox.push(encode(self.hello.encoding, frame, &self.edge.schemas.current()));
+    }
+
+    /// Tells the client which rule it broke; the close code is the rule's.
+    fn broken(&self, refusal: Refusal) -> CloseCode {
+        let code = refusal.reason.row().close.unwrap_or(CloseCode::Protocol);
+        if self.session.state() != State::Closed {
+            let error = server_frame::Frame::Error(refusal.into());
+            self.send(&v1::ServerFrame { reply_to: 0, frame: Some(error) });
+        }
+        code
+    }
+
+    /// Hands the frames that were taken from the outbox to the socket, several to a message.
+    fn write(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
+        let metrics = &self.edge.metrics;
+        let mut rest = &self.frames[..];
+        self.written = Instant::now();
+        let mut failed = None;
+        while !rest.is_empty() && failed.is_none() {
+            let (batch, after) = rest.split_at(batch(rest));
+            let message = join(self.hello.encoding, batch);
+            metrics.messages_out.inc();
+            metrics.frames_out.inc_by(batch.len() as u64);
+            metrics.bytes_out.inc_by(message.len() as u64);
+            if let Err(error) = socket.write(message) {
+                tracing::error!(%error, session = %self.member.session, "a frame could not be written");
+                failed = Some(CloseCode::Internal);
+            }
+            rest = after;
+        }
+        self.frames.clear();
+        failed
+    }
+
+    /// What is left in the outbox goes out before the close frame.
+    fn write_rest(&mut self, socket: &mut WebSocket) {
+        self.member.outbox.take(usize::MAX, &mut self.frames);
+        let _failed = self.write(socket);
+    }
+}
+
+/// How many of the frames share the next message.
+fn batch(frames: &[Encoded]) -> usize {
+    let mut bytes = 0;
+    let fits = frames.iter().take(BATCH_FRAMES_MAX).take_while(|frame| {
+        bytes += frame.len();
+        bytes <= BATCH_BYTES_MAX
+    });
+    fits.count().max(1)
+}

@@ -1,0 +1,160 @@
+//! Upgrade: an HTTP request in, a WebSocket and its encoding out.
+//!
+//! What always holds: nothing is upgraded that breaks RFC 6455 section 4.2.1, comes from a page that is not allowed, or
+//! is one too many; every refusal is an HTTP answer that says why.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use trestle_codec::Encoding;
+use trestle_wire::{Reason, Refusal, refusal::http_status};
+
+use crate::{Edge, connection, websocket::WebSocket};
+
+/// What the upgrade request said about the client.
+pub(crate) struct Hello {
+    pub(crate) encoding: Encoding,
+    pub(crate) address: SocketAddr,
+    /// Of the `Authorization` header or the `access_token` query.
+    pub(crate) token: Option<String>,
+}
+
+/// Answers `GET /ws`.
+pub(crate) async fn upgrade(
+    State(edge): State<Arc<Edge>>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Response {
+    let (hello, answer) = match handshake(&edge, &request, address) {
+        Ok(agreed) => agreed,
+        Err(refused) => return refused,
+    };
+    let Ok(place) = Arc::clone(&edge.places).try_acquire_owned() else {
+        edge.metrics.refused(Reason::TooManyConnections.row().word);
+        let refusal = Refusal::new(Reason::TooManyConnections, "this node has no place left; try another");
+        return refuse(&refusal);
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let task = Arc::clone(&edge);
+    edge.tasks.spawn(async move {
+        let _place = place;
+        let upgraded = match upgraded.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%error, %address, "the client left during the upgrade"),
+        };
+        // axum's server wraps the socket; what comes back is the socket itself and what was read too far.
+        match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+            Ok(parts) => {
+                let (read, sizes) = (parts.read_buf, &task.config);
+                let socket = WebSocket::new(
+                    parts.io.into_inner(),
+                    read,
+                    hello.encoding,
+                    sizes.read_buffer_bytes,
+                    sizes.frame_bytes_max,
+                );
+                connection::run(task.clone(), socket.await, hello).await;
+            }
+            Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `bind`"),
+        }
+    });
+    edge.metrics.upgrades.inc();
+    answer
+}
+
+/// Checks the request; the answer is the 101 that agrees.
+fn handshake(edge: &Edge, request: &Request, address: SocketAddr) -> Result<(Hello, Response), Response> {
+    let headers = request.headers();
+    let upgrade = request.method() == Method::GET
+        && has_token(headers, &header::CONNECTION, "upgrade")
+        && has_token(headers, &header::UPGRADE, "websocket");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    let plain = |status: StatusCode, why: &'static str| (status, why).into_response();
+    if !upgrade {
+        return Err(plain(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket (RFC 6455)\n"));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut answer = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket is spoken here\n");
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(answer);
+    }
+    let Some(key) = key.filter(|key| key.len() == 24) else {
+        return Err(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or not 16 bytes in base64\n"));
+    };
+    origin(edge, headers)?;
+    let (encoding, protocol) = subprotocol(headers)?;
+    let answer = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
+    let answer = match protocol {
+        Some(protocol) => answer.header(header::SEC_WEBSOCKET_PROTOCOL, protocol),
+        None => answer,
+    };
+    let answer = answer.body(Body::empty()).map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
+    Ok((Hello { encoding, address, token: token(request) }, answer))
+}
+
+fn origin(edge: &Edge, headers: &HeaderMap) -> Result<(), Response> {
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| !edge.config.origins.is_empty()) else {
+        return Ok(());
+    };
+    if edge.config.origins.iter().any(|allowed| origin == allowed.as_str()) {
+        return Ok(());
+    }
+    edge.metrics.refused(Reason::OriginDenied.row().word);
+    let refusal = Refusal::new(Reason::OriginDenied, "pages of this origin may not connect; see edge.origins");
+    Err(refuse(&refusal))
+}
+
+/// The first subprotocol of the client's list that is spoken here; JSON where it names none.
+fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<HeaderValue>), Response> {
+    let mut asked = false;
+    for name in tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
+        asked = true;
+        if let Some(encoding) = Encoding::from_subprotocol(name) {
+            return Ok((encoding, Some(HeaderValue::from_static(encoding.subprotocol()))));
+        }
+    }
+    if asked {
+        let [json, protobuf] = Encoding::ALL.map(Encoding::subprotocol);
+        let why = format!("none of these subprotocols is spoken here; ask for {json} or {protobuf}\n");
+        return Err((StatusCode::BAD_REQUEST, why).into_response());
+    }
+    Ok((Encoding::Json, None))
+}
+
+/// A bearer token of the header, else of the `access_token` query (RFC 6750, 2.1 and 2.3).
+fn token(request: &Request) -> Option<String> {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = header.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+    if let Some((_, token)) = bearer {
+        return Some(token.trim().to_owned());
+    }
+    // JWTs are base64url and dots, which need no percent-encoding.
+    let query = request.uri().query()?;
+    query.split('&').find_map(|pair| pair.strip_prefix("access_token=")).map(str::to_owned)
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(http_status(refusal.code())).unwrap_or(StatusCode::BAD_REQUEST);
+    (status, format!("{refusal}\n")).into_response()
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}

@@ -1,0 +1,301 @@
+//! Station 11, push: a service's message for a target, stamped and put on the bus.
+//!
+//! In: a target and a message. Out: an envelope on the target's subject, and a report of what became of it. What always
+//! holds: nothing goes out whose payload is not a valid message of a known type, or whose source is not this node's
+//! word.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use prost::Message as _;
+use trestle_bus::Subject;
+use trestle_telemetry::{Kind, Span};
+use trestle_wire::{
+    ChannelName, Reason, Refusal, ServiceName, SessionId, UserId,
+    v1::{self, target::Target},
+};
+
+use crate::{Shared, status::refused_by_bus};
+
+/// Most headers of a message.
+const HEADERS_MAX: usize = 32;
+/// Most bytes of a message's headers, keys and values together.
+const HEADER_BYTES_MAX: usize = 4096;
+/// Longest id of a message, in bytes.
+const ID_BYTES_MAX: usize = 128;
+
+/// Where a push comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origin<'a> {
+    /// The attached service, if it came on its stream.
+    pub(crate) service: Option<&'a ServiceName>,
+    /// The caller's `traceparent`, for a message that has none of its own.
+    pub(crate) traceparent: Option<&'a str>,
+}
+
+/// A push that can go out.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    target: TargetKind,
+    subject: Subject,
+    /// Into a channel's history rather than to whoever listens now.
+    stored: bool,
+    dedup: Option<String>,
+    body: Bytes,
+    span: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TargetKind {
+    Channel,
+    Session,
+    User,
+    Everyone,
+}
+
+impl TargetKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Session => "session",
+            Self::User => "user",
+            Self::Everyone => "everyone",
+        }
+    }
+}
+
+impl Shared {
+    /// Pushes one message; with `count`, the report says how many sessions took it.
+    ///
+    /// # Errors
+    /// Those of the input, and of the bus.
+    pub(crate) async fn push(
+        &self,
+        origin: Origin<'_>,
+        request: v1::PushRequest,
+        count: bool,
+    ) -> Result<v1::PushReport, Refusal> {
+        let target = match &request.target {
+            Some(v1::Target { target: Some(target) }) => kind_of(target).word(),
+            _ => "none",
+        };
+        let result = match self.prepare(origin, request) {
+            Ok(prepared) => self.send(prepared, count).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.metrics.pushed(target, result.as_ref().map_or_else(|refusal| refusal.reason.row().word, |_| "ok"));
+        result
+    }
+
+    /// Everything that can be wrong with a push is found here, before anything goes out.
+    fn prepare(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
+        let target = request.target.and_then(|target| target.target).ok_or_else(|| {
+            let sentence = "the push names no target: one of channel, session, user, everyone";
+            Refusal::new(Reason::InvalidTarget, sentence).field("target")
+        })?;
+        let kind = kind_of(&target);
+        let (subject, channel, stored) = self.resolve_target(target)?;
+
+        let message = request
+            .message
+            .ok_or_else(|| Refusal::new(Reason::MalformedFrame, "the push has no message").field("message"))?;
+        if message.source.is_some() {
+            let sentence = "the gateway says who sent a message; leave it out";
+            return Err(Refusal::new(Reason::ReservedField, sentence).field("message.source"));
+        }
+        check_id(&message.id, "message.id")?;
+        check_id(&message.correlation_id, "message.correlation_id")?;
+
+        let mut envelope = self.stamp(origin.service, message, "message")?;
+        envelope.channel = channel.map(|channel| channel.to_string()).unwrap_or_default();
+        let dedup = if envelope.id.is_empty() {
+            envelope.id = uuid::Uuid::now_v7().to_string();
+            None
+        } else {
+            // An id is unique per source.
+            let service = origin.service.map_or("", ServiceName::as_str);
+            Some(format!("push/{service}/{}", envelope.id))
+        };
+        let span = self.push_span(origin, &subject, &mut envelope);
+        let body = Bytes::from(envelope.encode_to_vec());
+        Ok(Prepared { target: kind, subject, stored, dedup, body, span })
+    }
+
+    fn resolve_target(&self, target: Target) -> Result<(Subject, Option<ChannelName>, bool), Refusal> {
+        match target {
+            Target::Channel(name) => {
+                let channel = ChannelName::parse(&name)
+                    .map_err(|error| Refusal::new(Reason::InvalidChannel, error.to_string()).field("target.channel"))?;
+                let view = self.channels.namespace(channel.namespace()).ok_or_else(|| {
+                    let sentence = format!("there is no channel namespace {:?}", channel.namespace());
+                    Refusal::new(Reason::UnknownNamespace, sentence).field("target.channel")
+                })?;
+                let subject = if view.history { self.subjects.log(&channel) } else { self.subjects.channel(&channel) };
+                Ok((subject, Some(channel), view.history))
+            }
+            Target::Session(id) => {
+                let session = SessionId::parse(&id)
+                    .map_err(|error| Refusal::new(Reason::InvalidTarget, error.to_string()).field("target.session"))?;
+                Ok((self.subjects.session(&session), None, false))
+            }
+            Target::User(id) => {
+                let user = UserId::parse(&id)
+                    .map_err(|error| Refusal::new(Reason::InvalidTarget, error.to_string()).field("target.user"))?;
+                Ok((self.subjects.user(&user), None, false))
+            }
+            Target::Everyone(v1::Everyone {}) => Ok((self.subjects.all(), None, false)),
+        }
+    }
+
+    /// What a service says, as an envelope of this node: its type by full name and version, its payload checked, its
+    /// source and time set. Of the message, id, correlation id and headers are kept; `path` names it in refusals.
+    ///
+    /// # Errors
+    /// Unknown type or version, a payload that does not fit, headers that break the rules.
+    pub(crate) fn stamp(
+        &self,
+        service: Option<&ServiceName>,
+        message: v1::Envelope,
+        path: &str,
+    ) -> Result<v1::Envelope, Refusal> {
+        let catalogue = self.schemas.current();
+        let kind = catalogue.resolve(&message.message_type, &message.version).map_err(|refusal| {
+            let name = if refusal.reason == Reason::UnknownVersion { "version" } else { "message_type" };
+            Refusal { field: None, ..refusal }.field(format!("{path}.{name}"))
+        })?;
+        kind.validate(&message.payload).map_err(|refusal| {
+            let field = below(&format!("{path}.payload"), refusal.field.as_deref());
+            Refusal { field: Some(field), ..refusal }
+        })?;
+        check_headers(&message, path)?;
+        Ok(v1::Envelope {
+            id: message.id,
+            message_type: kind.full_name().to_owned(),
+            version: kind.version().to_owned(),
+            payload: message.payload,
+            time: Some(SystemTime::now().into()),
+            correlation_id: message.correlation_id,
+            source: Some(v1::Source {
+                node: self.node.to_string(),
+                service: service.map(ServiceName::to_string).unwrap_or_default(),
+                ..v1::Source::default()
+            }),
+            headers: message.headers,
+            ..v1::Envelope::default()
+        })
+    }
+
+    fn push_span(&self, origin: Origin<'_>, subject: &Subject, envelope: &mut v1::Envelope) -> Option<Span> {
+        let own = envelope.headers.get("traceparent").map(String::as_str);
+        let context = self.tracer.enter(own.or(origin.traceparent))?;
+        let Some(mut span) = self.tracer.span("push", Kind::Producer, &context) else {
+            context.carry(&mut envelope.headers);
+            return None;
+        };
+        span.set("messaging.system", "trestle");
+        span.set("messaging.operation.name", "push");
+        span.set("messaging.operation.type", "send");
+        span.set("messaging.destination.name", subject.as_str().to_owned());
+        span.set("messaging.message.id", envelope.id.clone());
+        span.set("trestle.message_type", envelope.message_type.clone());
+        span.context().carry(&mut envelope.headers);
+        Some(span)
+    }
+
+    /// Puts it on the bus.
+    async fn send(&self, push: Prepared, count: bool) -> Result<v1::PushReport, Refusal> {
+        let Prepared { target, subject, stored, dedup, body, mut span } = push;
+        let result = if stored {
+            let appended = self.fabric.log.append(&subject, dedup.as_deref(), body).await;
+            appended.map(|appended| v1::PushReport { offset: appended.offset, ..v1::PushReport::default() })
+        } else if count {
+            self.counted(target, &subject, body).await
+        } else {
+            self.fabric.bus.publish(&subject, body).await.map(|()| v1::PushReport::default())
+        };
+        result.map_err(|error| {
+            let refusal = refused_by_bus(&error);
+            if let Some(span) = &mut span {
+                span.fail(refusal.reason.row().word);
+            }
+            refusal
+        })
+    }
+
+    async fn counted(
+        &self,
+        target: TargetKind,
+        subject: &Subject,
+        body: Bytes,
+    ) -> Result<v1::PushReport, trestle_bus::BusError> {
+        // A session is on one node; anybody else may be on any.
+        let most = match target {
+            TargetKind::Session => 1,
+            TargetKind::Channel | TargetKind::User | TargetKind::Everyone => {
+                self.fabric.bus.nodes_max().unwrap_or(usize::MAX)
+            }
+        };
+        let answers = self.fabric.bus.gather(subject, body, most, self.config.count_quiet).await?;
+        let mut report = v1::PushReport { counted: true, ..v1::PushReport::default() };
+        for answer in answers {
+            match v1::PushCount::decode(answer) {
+                Ok(count) => {
+                    report.delivered = report.delivered.saturating_add(count.delivered);
+                    report.dropped = report.dropped.saturating_add(count.dropped);
+                }
+                Err(error) => tracing::warn!(%subject, %error, "a node's count could not be read"),
+            }
+        }
+        let one = matches!(target, TargetKind::Session | TargetKind::User);
+        report.offline = u32::from(one && report.delivered == 0 && report.dropped == 0);
+        Ok(report)
+    }
+}
+
+fn kind_of(target: &Target) -> TargetKind {
+    match target {
+        Target::Channel(_) => TargetKind::Channel,
+        Target::Session(_) => TargetKind::Session,
+        Target::User(_) => TargetKind::User,
+        Target::Everyone(_) => TargetKind::Everyone,
+    }
+}
+
+/// The path of a field below `path`; schemas name fields with and without a dot in front.
+pub(crate) fn below(path: &str, field: Option<&str>) -> String {
+    match field {
+        None | Some("") => path.to_owned(),
+        Some(field) if field.starts_with(['.', '[']) => format!("{path}{field}"),
+        Some(field) => format!("{path}.{field}"),
+    }
+}
+
+fn check_id(id: &str, path: &str) -> Result<(), Refusal> {
+    if id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+        let sentence = format!("an id is at most {ID_BYTES_MAX} bytes without control characters");
+        return Err(Refusal::new(Reason::InvalidId, sentence).field(path));
+    }
+    Ok(())
+}
+
+fn check_headers(message: &v1::Envelope, path: &str) -> Result<(), Refusal> {
+    let refuse = |sentence: String| Err(Refusal::new(Reason::InvalidHeader, sentence).field(format!("{path}.headers")));
+    let headers = &message.headers;
+    if headers.len() > HEADERS_MAX {
+        return refuse(format!("{} headers; at most {HEADERS_MAX} are allowed", headers.len()));
+    }
+    let bytes: usize = headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > HEADER_BYTES_MAX {
+        return refuse(format!("headers of {bytes} bytes; at most {HEADER_BYTES_MAX} are allowed"));
+    }
+    for (key, value) in headers {
+        let lower_case = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase();
+        if key.is_empty() || !key.bytes().all(lower_case) {
+            return refuse(format!("header key {key:?} is not lower-case printable ASCII"));
+        }
+        if value.chars().any(char::is_control) {
+            return refuse(format!("the value of header {key:?} has control characters"));
+        }
+    }
+    Ok(())
+}

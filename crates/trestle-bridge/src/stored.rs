@@ -1,0 +1,143 @@
+//! The intake of stored messages of one type: from the work log to the service's instances.
+//!
+//! It takes no more than there is room for. What finds no room all the same, because another type's intake was faster,
+//! waits [`Config::credit_wait`](crate::Config::credit_wait) and is then given back, so that another node gets it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use trestle_bus::{BusError, Consumer, ConsumerSpec, Work, logs};
+
+use crate::{
+    Shared,
+    parcel::{Job, Parcel},
+    serve::Backoff,
+    service::Service,
+};
+
+/// Most messages taken at once; as many as fit in one frame to a service.
+const FETCH_MAX: u32 = 64;
+/// How long one call to the bus waits for a message. Only bounds the call: the loop asks again.
+const FETCH_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`. `ready` becomes true once the consumer is there.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    service: Arc<Service>,
+    message_type: Arc<str>,
+    stop: CancellationToken,
+    ready: watch::Sender<bool>,
+) {
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        let error = match consumer(&shared, &service, &message_type).await {
+            Ok(consumer) => {
+                backoff = Backoff::default();
+                ready.send_replace(true);
+                let intake = Stored { shared: &shared, service: &service, message_type: &message_type, stop: &stop };
+                match intake.pump(&*consumer).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        ready.send_replace(false);
+        tracing::warn!(service = %service.name, %message_type, %error, "stored messages cannot be taken; trying again");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(backoff.next()) => {}
+        }
+    }
+}
+
+/// The durable consumer that all nodes share for this type.
+async fn consumer(shared: &Shared, service: &Service, message_type: &str) -> Result<Arc<dyn Consumer>, BusError> {
+    let log = logs::work(&shared.subjects);
+    shared.fabric.log.ensure(&log).await?;
+    let spec = ConsumerSpec {
+        log: log.name,
+        name: format!("{}__{}", service.name, message_type.replace('.', "_")),
+        filter: shared.subjects.work(&service.name, message_type),
+        ack_wait: shared.config.ack_wait,
+    };
+    shared.fabric.log.consumer(&spec).await
+}
+
+struct Stored<'a> {
+    shared: &'a Shared,
+    service: &'a Service,
+    message_type: &'a Arc<str>,
+    stop: &'a CancellationToken,
+}
+
+impl Stored<'_> {
+    /// Takes and offers until `stop`.
+    async fn pump(&self, consumer: &dyn Consumer) -> Result<(), BusError> {
+        let mut freed = self.service.freed();
+        loop {
+            let room = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                room = self.room(&mut freed) => room,
+            };
+            let works = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                works = consumer.fetch(room.min(FETCH_MAX) as usize, FETCH_WAIT) => works?,
+            };
+            self.hand_out(works, &mut freed).await;
+        }
+    }
+
+    /// Waits until some instance has room; returns how much there is.
+    async fn room(&self, freed: &mut watch::Receiver<()>) -> u32 {
+        loop {
+            freed.borrow_and_update();
+            let room = self.service.free(self.message_type);
+            if room > 0 {
+                return room;
+            }
+            // The sender lives as long as the service, which is borrowed here.
+            let _ = freed.changed().await;
+        }
+    }
+
+    async fn hand_out(&self, works: Vec<Work>, freed: &mut watch::Receiver<()>) {
+        let taken = Instant::now();
+        let patience = taken + self.shared.config.credit_wait;
+        for work in works {
+            let parcel = self.shared.parcel_of_work(&self.service.name, self.message_type, work, taken).await;
+            let Some(parcel) = parcel else { continue };
+            if let Some(parcel) = self.offer_until(parcel, patience, freed).await {
+                self.give_back(*parcel).await;
+            }
+        }
+    }
+
+    /// Offers until it is taken, or patience is over, or the intake stops; then returns it.
+    async fn offer_until(
+        &self,
+        mut parcel: Box<Parcel>,
+        patience: Instant,
+        freed: &mut watch::Receiver<()>,
+    ) -> Option<Box<Parcel>> {
+        loop {
+            freed.borrow_and_update();
+            parcel = self.service.offer(parcel).err()?;
+            tokio::select! {
+                () = self.stop.cancelled() => return Some(parcel),
+                () = tokio::time::sleep_until(patience) => return Some(parcel),
+                _ = freed.changed() => {}
+            }
+        }
+    }
+
+    async fn give_back(&self, mut parcel: Parcel) {
+        parcel.task.fail("no_credit");
+        if let Job::Stored { work, .. } = &parcel.task.job
+            && let Err(error) = work.nak(Duration::ZERO).await
+        {
+            tracing::debug!(service = %self.service.name, %error, "could not give a message back; it comes again later");
+        }
+    }
+}

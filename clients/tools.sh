@@ -82,3 +82,13 @@ maven_platform() {
     *) die "Maven Central has no protoc for $(uname -sm)" ;;
     esac
 }
+
+# The jars that a pom.xml depends on, and theirs.
+maven_jars() { # NAME POM
+    need mvn "install Maven and a JDK 17 or later"
+    once "$TOOLS/$1" maven_dependencies "$2"
+}
+maven_dependencies() {
+    mvn -q -B -ntp -f "$1" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$2"
+}

@@ -1,0 +1,168 @@
+//! A real nats-server with JetStream, on a free port of the loopback, in a folder of its own.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
+
+use crate::{
+    process::{PATIENCE, Process},
+    provide::provided,
+};
+
+/// A running nats-server. Killed, and its data removed, when dropped.
+pub struct NatsServer {
+    process: Option<Process>,
+    folder: TempDir,
+    binary: PathBuf,
+    more: String,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Starts a server with JetStream and waits until it is healthy.
+    ///
+    /// # Errors
+    /// If there is no nats-server to be had, or it does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with("").await
+    }
+
+    /// As [`NatsServer::start`], with `more` lines in its configuration file (TLS, users, limits). Paths in it are
+    /// relative to [`NatsServer::folder`], which begins empty.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub async fn start_with(more: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("trestle-nats-").tempdir()?;
+        let binary = provided("nats").await?;
+        let mut server = Self { process: None, folder, binary, more: more.into(), port: 0 };
+        server.run().await?;
+        Ok(server)
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The folder with its data and its configuration.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Stops it in order (SIGTERM).
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.terminate().await?;
+        }
+        Ok(())
+    }
+
+    /// Kills it in the middle of whatever it does (SIGKILL).
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts it again on the same port with the same data, after stopping it if it runs.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.run().await
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let folder = self.folder.path().display();
+        // -1 asks for a free port; a server that comes back must be where its clients look for it.
+        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let config = format!(
+            "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:-1\"\nports_file_dir: \"{folder}\"\n\
+             jetstream {{ store_dir: \"{folder}/data\", max_mem: 256MB, max_file: 2GB }}\n{}\n",
+            self.more
+        );
+        let file = self.folder.path().join("nats.conf");
+        tokio::fs::write(&file, config).await?;
+        let mut command = Command::new(&self.binary);
+        command.arg("-c").arg(&file).current_dir(self.folder.path());
+        let process = Process::start("nats-server", command)?;
+        process.line("that it is ready", |line| line.contains("Server is ready")).await?;
+        // Named after this process, as a killed one leaves its own behind.
+        let ports = self.folder.path().join(format!("nats-server_{}.ports", process.pid()));
+        let ports = timeout(PATIENCE, read_ports(ports)).await.context("nats-server did not say its ports")??;
+        self.port = port_of(&ports["nats"]).context("nats-server named no port")?;
+        let monitor = port_of(&ports["monitoring"]).context("nats-server named no monitoring port")?;
+        timeout(PATIENCE, healthy(SocketAddr::from(([127, 0, 0, 1], monitor)))).await.context("not healthy")??;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+fn port_of(urls: &serde_json::Value) -> Option<u16> {
+    urls[0].as_str()?.rsplit(':').next()?.trim_end_matches('/').parse().ok()
+}
+
+/// The file is written just after the line that says ready; there is no event for it.
+async fn read_ports(file: PathBuf) -> anyhow::Result<serde_json::Value> {
+    let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
+    loop {
+        look.tick().await;
+        if let Some(ports) = tokio::fs::read(&file).await.ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(ports);
+        }
+    }
+}
+
+async fn healthy(monitor: SocketAddr) -> anyhow::Result<()> {
+    let mut look = tokio::time::interval(std::time::Duration::from_millis(20));
+    loop {
+        look.tick().await;
+        let mut stream = TcpStream::connect(monitor).await?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        if answer.lines().next().is_some_and(|status| status.contains(" 200 ")) {
+            return Ok(());
+        }
+        ensure!(!answer.is_empty(), "nats-server closed its monitoring port");
+        if answer.contains(" 404 ") {
+            bail!("nats-server has no health check: {answer}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_server_comes_back_where_it_was() {
+        let mut server = NatsServer::start().await.expect("starts");
+        let url = server.url();
+        server.kill().await.expect("is killed");
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
+        server.restart().await.expect("starts again");
+        assert_eq!(server.url(), url);
+        TcpStream::connect(("127.0.0.1", server.port)).await.expect("listens");
+        server.stop().await.expect("stops");
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
+    }
+}

@@ -17,6 +17,12 @@ use crate::{Encoding, writer::Object};
 pub struct Encoded(Bytes);
 
 impl Encoded {
+    /// Takes bytes that are one finished frame of the encoding they will be written in.
+    #[must_use]
+    pub fn from_finished(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// What goes into the WebSocket message if the frame goes alone.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn frame(bytes: usize) -> Encoded {
-        Encoded::from(Bytes::from(vec![b'x'; bytes]))
+        Encoded::from_finished(Bytes::from(vec![b'x'; bytes]))
     }
 
     #[test]

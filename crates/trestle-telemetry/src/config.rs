@@ -5,6 +5,8 @@ use std::{env, fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, logs};
+
 /// Where OpenTelemetry's specification has the collector's address.
 const ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
@@ -38,6 +40,14 @@ impl TelemetryConfig {
     #[must_use]
     pub fn endpoint(&self) -> Option<String> {
         self.otlp_endpoint.clone().or_else(|| env::var(ENDPOINT_VARIABLE).ok()).filter(|endpoint| !endpoint.is_empty())
+    }
+
+    /// Everything that is wrong with it, a sentence each, by its key.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let ratio = (!(0.0..=1.0).contains(&self.sample_ratio)).then_some(Error::SampleRatio(self.sample_ratio));
+        let level = logs::filter(self).err();
+        ratio.into_iter().chain(level).map(|error| error.to_string()).collect()
     }
 }
 
@@ -86,6 +96,15 @@ mod tests {
     fn an_unknown_key_is_refused_by_its_name() {
         let refused = serde_json::from_str::<TelemetryConfig>(r#"{"sample_rate": 0.5}"#).expect_err("unknown key");
         assert!(refused.to_string().contains("sample_rate"), "{refused}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let config = TelemetryConfig { sample_ratio: -0.1, log_level: "x=loud".into(), ..TelemetryConfig::default() };
+        let faults = config.faults();
+        assert!(faults[0].contains("telemetry.sample_ratio -0.1"), "{faults:?}");
+        assert!(faults[1].contains("telemetry.log_level \"x=loud\""), "{faults:?}");
+        assert_eq!(TelemetryConfig::default().faults(), Vec::<String>::new());
     }
 
     #[test]

@@ -155,6 +155,24 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn spans_that_have_ended_reach_a_real_collector_at_the_shutdown() {
+        let collector = trestle_testkit::Collector::start().await.expect("a collector");
+        let telemetry = Telemetry::without_logs(&all_to(collector.endpoint().into()), &node()).expect("starts");
+        let tracer = telemetry.tracer();
+        let root = tracer.begin(None).expect("all are sampled");
+        let decode = tracer.span("decode", Kind::Server, &root).expect("sampled");
+        drop(tracer.span("route", Kind::Internal, &decode.context()).expect("sampled"));
+        drop(decode);
+        telemetry.shutdown(Duration::from_secs(10)).await;
+
+        let trace_id = format!("{:032x}", root.trace_id);
+        let spans = collector.trace(&trace_id, &["decode", "route"], Duration::from_secs(10)).await.expect("both came");
+        assert!(spans.iter().all(|span| span.service == "trestle"), "{spans:?}");
+        let named = |name| spans.iter().find(|span| span.name == name).expect("it came");
+        assert_eq!((&named("decode").parent, &named("route").parent), (&None, &Some(named("decode").span_id.clone())));
+    }
+
     #[tokio::test]
     async fn what_cannot_be_used_is_named() {
         let refused =

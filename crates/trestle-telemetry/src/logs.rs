@@ -21,10 +21,7 @@ pub fn subscriber<W>(config: &TelemetryConfig, writer: W) -> Result<Box<dyn Subs
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(&config.log_level)
-        .map_err(|source| Error::LogLevel { filter: config.log_level.clone(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_writer(writer);
     Ok(match config.log_format {
         // Colours only for a terminal would need to know the writer; logs are read by more than terminals.
         LogFormat::Text => Box::new(lines.with_ansi(false).finish()),
@@ -32,6 +29,12 @@ where
             Box::new(lines.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
         }
     })
+}
+
+/// What is logged.
+pub(crate) fn filter(config: &TelemetryConfig) -> Result<EnvFilter, Error> {
+    let parsed = EnvFilter::builder().parse(&config.log_level);
+    parsed.map_err(|source| Error::LogLevel { filter: config.log_level.clone(), source })
 }
 
 #[cfg(test)]

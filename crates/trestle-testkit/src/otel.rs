@@ -4,7 +4,6 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
@@ -12,17 +11,15 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
+    process::Command,
+    time::{Instant, sleep},
 };
 
-/// How long the collector may take to start: 0.2 s on a quiet machine, seconds on a busy one.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at something outside this process, of which there is no event to wait for.
+use crate::{Process, provide::provided};
+
+/// Between two looks at the collector's file, of which there is no event to wait for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The ports are chosen before the collector binds them; someone else may be faster.
+/// The port is chosen before the collector binds it; someone else may be faster.
 const ATTEMPTS: usize = 3;
 
 /// A span as it reached the collector.
@@ -41,9 +38,8 @@ pub struct Span {
 }
 
 /// A running collector that takes OTLP by gRPC on a free port. Stopped when dropped.
-#[derive(Debug)]
 pub struct Collector {
-    _child: Child,
+    _process: Process,
     _dir: TempDir,
     endpoint: String,
     file: PathBuf,
@@ -56,7 +52,7 @@ impl Collector {
     /// # Errors
     /// If it cannot be had, or does not start; with the end of its log.
     pub async fn start() -> anyhow::Result<Self> {
-        let binary = crate::provide("otelcol").await?;
+        let binary = provided("otelcol").await?;
         let mut last = None;
         for _ in 0..ATTEMPTS {
             match Self::attempt(&binary).await {
@@ -70,33 +66,20 @@ impl Collector {
     async fn attempt(binary: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("spans.jsonl");
-        let [otlp, health] = free_ports()?;
+        let endpoint = format!("127.0.0.1:{}", free_port()?);
         let config = format!(
-            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: \"127.0.0.1:{otlp}\"}}}}}}}}\n\
+            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: \"{endpoint}\"}}}}}}}}\n\
              exporters: {{file: {{path: {file:?}, flush_interval: 50ms}}}}\n\
-             extensions: {{health_check: {{endpoint: \"127.0.0.1:{health}\"}}}}\n\
-             service:\n  extensions: [health_check]\n  telemetry: {{metrics: {{level: none}}}}\n  \
+             service:\n  telemetry: {{metrics: {{level: none}}}}\n  \
              pipelines: {{traces: {{receivers: [otlp], exporters: [file]}}}}\n"
         );
-        let (config_path, log_path) = (dir.path().join("config.yaml"), dir.path().join("log"));
-        fs::write(&config_path, config)?;
-        let mut child = Command::new(binary)
-            .arg("--config")
-            .arg(&config_path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&log_path)?)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} cannot be run", binary.display()))?;
-        tokio::select! {
-            healthy = timeout(START_TIMEOUT, healthy(health)) => healthy.context("not healthy in time")?,
-            ended = child.wait() => {
-                let log = fs::read_to_string(&log_path).unwrap_or_default();
-                bail!("ended with {}: {}", ended?, log.lines().rev().take(5).collect::<Vec<_>>().join(" | "));
-            }
-        }
-        Ok(Self { _child: child, _dir: dir, endpoint: format!("http://127.0.0.1:{otlp}"), file })
+        let config_file = dir.path().join("config.yaml");
+        fs::write(&config_file, config)?;
+        let mut command = Command::new(binary);
+        command.arg("--config").arg(&config_file);
+        let process = Process::start("the collector", command)?;
+        process.line("that it is ready", |line| line.contains("Everything is ready")).await?;
+        Ok(Self { _process: process, _dir: dir, endpoint: format!("http://{endpoint}"), file })
     }
 
     /// Where spans are sent, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it.
@@ -166,28 +149,9 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Ports that were free a moment ago; both are held until both are known, so that they differ.
-fn free_ports() -> anyhow::Result<[u16; 2]> {
-    let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok([a.local_addr()?.port(), b.local_addr()?.port()])
-}
-
-/// Waits until the health check on `port` answers 200.
-async fn healthy(port: u16) {
-    loop {
-        if is_healthy(port).await.unwrap_or(false) {
-            return;
-        }
-        sleep(LOOK_AGAIN).await;
-    }
-}
-
-async fn is_healthy(port: u16) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.lines().next().is_some_and(|status| status.contains(" 200 ")))
+/// A port that was free a moment ago: the collector does not say which it took.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 #[cfg(test)]

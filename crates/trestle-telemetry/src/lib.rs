@@ -18,6 +18,10 @@ use trestle_wire::NodeId;
 pub use config::{LogFormat, TelemetryConfig};
 pub use trace::{Kind, Span, TraceContext, Tracer};
 
+/// How long a stopping process waits for its last spans to be exported: one batch takes milliseconds, and a tenth of the
+/// 30 s that orchestrators give is what a collector that is away may cost.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Why telemetry could not be set up. The process should not start: the operator asked for something it cannot have.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,11 +92,17 @@ impl Telemetry {
         self.tracer.clone()
     }
 
-    /// Exports the spans that have ended, for at most `within`, then stops. Spans that end later are not recorded.
+    /// Exports the spans that have ended, for at most [`FLUSH_TIMEOUT`], then stops. Spans that end later are not
+    /// recorded.
     ///
     /// Call it inside the runtime of [`Telemetry::init`], last of all. A collector that is away is logged, not returned:
     /// there is nothing left to do about it.
-    pub async fn shutdown(self, within: Duration) {
+    pub async fn shutdown(self) {
+        self.shutdown_within(FLUSH_TIMEOUT).await;
+    }
+
+    /// As [`Telemetry::shutdown`], for at most `within`.
+    pub async fn shutdown_within(self, within: Duration) {
         let Some(provider) = self.provider else { return };
         // The provider blocks while its own thread exports, and that export needs the runtime's threads.
         let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
@@ -138,7 +148,7 @@ mod tests {
         let spent = end_spans(&telemetry.tracer(), 10_000);
         assert!(spent < Duration::from_secs(5), "{spent:?}");
         let begun = Instant::now();
-        telemetry.shutdown(Duration::from_millis(500)).await;
+        telemetry.shutdown_within(Duration::from_millis(500)).await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
@@ -151,7 +161,7 @@ mod tests {
         // Taken, held, never answered.
         let (_socket, _) = silent.accept().await.expect("the exporter connects");
         let begun = Instant::now();
-        telemetry.shutdown(Duration::from_millis(500)).await;
+        telemetry.shutdown_within(Duration::from_millis(500)).await;
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 
@@ -164,7 +174,7 @@ mod tests {
         let decode = tracer.span("decode", Kind::Server, &root).expect("sampled");
         drop(tracer.span("route", Kind::Internal, &decode.context()).expect("sampled"));
         drop(decode);
-        telemetry.shutdown(Duration::from_secs(10)).await;
+        telemetry.shutdown_within(Duration::from_secs(10)).await;
 
         let trace_id = format!("{:032x}", root.trace_id);
         let spans = collector.trace(&trace_id, &["decode", "route"], Duration::from_secs(10)).await.expect("both came");

@@ -6,10 +6,6 @@
 # buf and the plugins are fetched once, by their ordinary package names; see tools.sh for where they are kept.
 set -euo pipefail
 
-BUF_VERSION=1.75.0                # PyPI buf-bin
-PROTOC_GEN_ES_VERSION=2.17.0      # npm @bufbuild/protoc-gen-es
-PROTOC_GEN_GO_VERSION=v1.36.12    # Go google.golang.org/protobuf
-PROTOC_GEN_GO_GRPC_VERSION=v1.6.2 # Go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 PYTHON_GRPC=(grpcio-tools==1.85.1 grpcio==1.85.1 protobuf==7.36.2 typing_extensions==4.16.0 setuptools==84.2.1)
 PROTOC_VERSION=4.32.1             # Maven com.google.protobuf:protoc
 PROTOC_GEN_GRPC_JAVA_VERSION=1.75.0
@@ -17,6 +13,7 @@ PROTOC_GEN_GRPC_JAVA_VERSION=1.75.0
 home=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=clients/tools.sh
 . "$home/clients/tools.sh"
+provide=$home/crates/trestle-testkit/provide.sh # buf and the plugins that CI uses too
 
 [ $# -ge 1 ] || die "usage: stubs.sh OUT_DIR [typescript|go|python|java]..."
 mkdir -p "$1"
@@ -25,18 +22,19 @@ shift
 [ $# -gt 0 ] || set -- typescript go python java
 wanted=" $* "
 
-buf=$(pip_packages "buf-bin-$BUF_VERSION" "buf-bin==$BUF_VERSION")/bin/buf
+path_to() { # TOOL: puts it on PATH
+    local program
+    program=$("$provide" "$1")
+    PATH=$(dirname "$program"):$PATH
+}
+
+path_to buf
 for language; do
     case $language in
-    typescript)
-        dir=$(npm_packages "npm-_bufbuild_protoc-gen-es-$PROTOC_GEN_ES_VERSION" "@bufbuild/protoc-gen-es@$PROTOC_GEN_ES_VERSION")
-        PATH=$dir/node_modules/.bin:$PATH
-        ;;
+    typescript) path_to protoc-gen-es ;;
     go)
-        dir=$(go_program "go-protoc-gen-go-$PROTOC_GEN_GO_VERSION" "google.golang.org/protobuf/cmd/protoc-gen-go@$PROTOC_GEN_GO_VERSION")
-        PATH=$dir/bin:$PATH
-        dir=$(go_program "go-protoc-gen-go-grpc-$PROTOC_GEN_GO_GRPC_VERSION" "google.golang.org/grpc/cmd/protoc-gen-go-grpc@$PROTOC_GEN_GO_GRPC_VERSION")
-        PATH=$dir/bin:$PATH
+        path_to protoc-gen-go
+        path_to protoc-gen-go-grpc
         ;;
     python)
         dir=$(pip_packages "$(named python-grpc "${PYTHON_GRPC[@]}")" "${PYTHON_GRPC[@]}")
@@ -75,7 +73,7 @@ cp -RL "${SCHEMAS:-$home/proto/examples}" "$work/in/schemas"
 echo '{"version":"v2","modules":[{"path":"proto"},{"path":"schemas"},{"path":"third_party"}]}' >"$work/in/buf.yaml"
 
 cd "$home" # buf.gen.yaml names a plugin by its path from here
-"$buf" generate "$work/in" --exclude-path "$work/in/third_party/buf" --template "$work/buf.gen.yaml" --output "$out"
+buf generate "$work/in" --exclude-path "$work/in/third_party/buf" --template "$work/buf.gen.yaml" --output "$out"
 
 # Go's code is a module of its own, which a service's go.mod replaces or requires.
 if [ -d "$out/go" ]; then

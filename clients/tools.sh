@@ -57,13 +57,6 @@ npm_packages() { # NAME PACKAGE@VERSION...
     once "$dir" npm install --silent --no-audit --no-fund --ignore-scripts "$@" --prefix
 }
 
-# A program of a Go module; it is in bin.
-go_program() { # NAME PACKAGE@VERSION
-    need go "install Go 1.24 or later"
-    once "$TOOLS/$1" go_install "$2"
-}
-go_install() { GOBIN=$2/bin go install -trimpath -ldflags='-s -w' "$1"; }
-
 # A program that Maven Central keeps as an artifact; it is in bin under its short name.
 maven_program() { # GROUP NAME VERSION
     need mvn "install Maven and a JDK 17 or later"

@@ -172,7 +172,8 @@ impl Core {
                     let whole = heard == 0 || stored.first().is_some_and(|first| first.offset == heard);
                     let last = stored.last().map_or(heard, |last| last.offset);
                     let first = stored.iter().map(|one| one.offset).find(|offset| *offset > heard);
-                    if !whole && let Some(to) = first.map(|first| first - 1).or(until) {
+                    let missing = first.map(|first| first - 1).or(until).filter(|to| *to > heard);
+                    if let Some(to) = missing.filter(|_| !whole) {
                         self.tell_gap(room, channel, (heard + 1, to), 0);
                     }
                     let more = stored.len() == FILL_MAX;

@@ -145,7 +145,8 @@ pub(crate) fn faults_of(error: &dyn Diagnostic, file: &str) -> Vec<Fault> {
     let fault = |part: &dyn Diagnostic| {
         let place = part
             .labels()
-            .and_then(|mut labels| labels.next())
+            // Of what is there twice, the second is at fault.
+            .and_then(|labels| labels.max_by_key(miette::LabeledSpan::offset))
             .and_then(|label| part.source_code().or(source)?.read_span(label.inner(), 0, 0).ok())
             .map_or((0, 0), |text| (count(text.line()), count(text.column())));
         let what = match part.help() {

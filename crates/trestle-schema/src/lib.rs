@@ -22,6 +22,7 @@ mod compatibility;
 mod compile;
 mod fault;
 mod json_number;
+mod json_path;
 mod json_reader;
 mod json_text;
 mod json_to_protobuf;

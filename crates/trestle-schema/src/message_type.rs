@@ -7,6 +7,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use trestle_wire::{Reason, Refusal};
 
 use crate::{
+    json_path::json_path,
     json_to_protobuf::json_to_protobuf,
     plan::{MessageId, Plans},
     protobuf_to_json::protobuf_to_json,
@@ -104,10 +105,7 @@ impl MessageType {
         let message = DynamicMessage::decode(self.descriptor.clone(), payload)
             .map_err(|error| Refusal::new(Reason::MalformedPayload, error.to_string()).field("payload"))?;
         validator.check(&message).map_err(|violation| {
-            let path = match violation.field.as_str() {
-                "" => "payload".to_owned(),
-                field => format!("payload.{field}"),
-            };
+            let path = json_path(&self.descriptor, &violation.field);
             Refusal::new(Reason::RuleViolated, format!("{} [{}]", violation.message, violation.rule)).field(path)
         })
     }

@@ -4,7 +4,9 @@
 //! defaults of fields without presence left out, unknown fields too. Of what is there more than once the last counts, as
 //! protobuf has it: values, keys of maps, members of a oneof; messages are merged.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
 
 use crate::{
     bits::Bits,
@@ -75,23 +77,20 @@ impl<'p, 'w> Printer<'p, '_, 'w> {
                 self.group(field, start, self.tokens.len(), depth)?;
             }
             None if plan.well_known == Some(WellKnown::Value) => self.out.extend_from_slice(b"null"),
-            None => self.empty(&plan.fields[0]),
+            None => self.empty(&plan.fields[0], depth)?,
         }
         self.tokens.truncate(start);
         Ok(())
     }
 
-    /// The JSON of a field that is not there.
-    fn empty(&mut self, field: &FieldPlan) {
-        let text: &[u8] = match (field.shape, field.kind) {
-            (Shape::Map { .. }, _) => b"{}",
-            (Shape::Many { .. }, _) => b"[]",
-            (Shape::One, Kind::Bool) => b"false",
-            (Shape::One, Kind::String | Kind::Bytes) => b"\"\"",
-            (Shape::One, Kind::Int64 | Kind::Uint64) => b"\"0\"",
-            (Shape::One, _) => b"0",
-        };
-        self.out.extend_from_slice(text);
+    /// The JSON of the one field of a message that has none.
+    fn empty(&mut self, field: &FieldPlan, depth: usize) -> Fit {
+        match field.shape {
+            Shape::Map { .. } => self.out.extend_from_slice(b"{}"),
+            Shape::Many { .. } => self.out.extend_from_slice(b"[]"),
+            Shape::One => self.default(field.kind, depth)?,
+        }
+        Ok(())
     }
 
     /// The fields of an object; `first` if nothing stands before them.
@@ -121,21 +120,20 @@ impl<'p, 'w> Printer<'p, '_, 'w> {
     /// Puts the known fields of a message on the stack, sorted by number and otherwise as they came; returns where they begin.
     fn gather(&mut self, plan: &'p MessagePlan, wire: &'w [u8]) -> Fit<usize> {
         let start = self.tokens.len();
-        let (mut sorted, mut last) = (true, 0);
+        let (mut sorted, mut last, mut contested) = (true, 0, false);
         let mut oneofs = Bits::default();
         let mut fields = Fields::new(wire);
         while let Some((number, raw)) = fields.next()? {
             let Some(n) = plan.by_number(number) else { continue };
             let field = &plan.fields[n];
             check_wire_type(field, raw).map_err(|misfit| misfit.in_field(&field.json_name))?;
-            if let Some(oneof) = field.oneof
-                && !oneofs.insert(oneof)
-            {
-                self.forget_others(plan, start, n, oneof);
-            }
+            contested |= field.oneof.is_some_and(|oneof| !oneofs.insert(oneof));
             sorted &= last <= n;
             last = n;
             self.tokens.push(Token { field: n, raw });
+        }
+        if contested {
+            self.settle_oneofs(plan, start);
         }
         if !sorted {
             self.tokens[start..].sort_by_key(|token| token.field);
@@ -143,17 +141,22 @@ impl<'p, 'w> Printer<'p, '_, 'w> {
         Ok(start)
     }
 
-    /// A later member of a oneof takes the place of the others.
-    fn forget_others(&mut self, plan: &MessagePlan, start: usize, member: usize, oneof: usize) {
-        let mut kept = start;
-        for at in start..self.tokens.len() {
-            let token = self.tokens[at];
-            if token.field == member || plan.fields[token.field].oneof != Some(oneof) {
-                self.tokens[kept] = token;
-                kept += 1;
+    /// Of each oneof only the last member stays, with what it had since another was set.
+    fn settle_oneofs(&mut self, plan: &MessagePlan, start: usize) {
+        // From the end, so that one pass is enough whatever a client sends.
+        let mut winners: HashMap<usize, Option<usize>, RandomState> = HashMap::default();
+        let mut kept = self.tokens.split_off(start);
+        kept.reverse();
+        kept.retain(|token| {
+            let Some(oneof) = plan.fields[token.field].oneof else { return true };
+            let winner = winners.entry(oneof).or_insert(Some(token.field));
+            if *winner != Some(token.field) {
+                *winner = None; // before another member nothing counts
             }
-        }
-        self.tokens.truncate(kept);
+            winner.is_some()
+        });
+        kept.reverse();
+        self.tokens.append(&mut kept);
     }
 
     /// Whether a field is as good as not there: a default without presence, or an empty packed list.
@@ -433,7 +436,7 @@ fn last_of_each_key<'e, 'w>(entries: &'e [Entry<'w>]) -> Vec<&'e Entry<'w>> {
         let later = |n: usize| entries[n + 1..].iter().any(|other| other.key == entries[n].key);
         return (0..entries.len()).filter(|&n| !later(n)).map(|n| &entries[n]).collect();
     }
-    let mut keys = HashSet::with_capacity_and_hasher(entries.len(), foldhash::fast::RandomState::default());
+    let mut keys = HashSet::with_capacity_and_hasher(entries.len(), RandomState::default());
     let mut kept: Vec<_> = entries.iter().rev().filter(|entry| keys.insert(entry.key)).collect();
     kept.reverse();
     kept

@@ -8,7 +8,7 @@ use crate::{
     misfit::{Fit, Misfit},
     plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
     protobuf_to_json::{check_wire_type, text},
-    wire::{Fields, Packed, Raw},
+    wire::{Fields, Packed, Raw, WireType},
 };
 
 /// Checks `payload` as a message of type `id`. Fields that the type does not have are only skipped.
@@ -62,10 +62,9 @@ fn value(plans: &Plans, field: &FieldPlan, raw: Raw<'_>, depth: usize) -> Fit {
 
 /// Says in which field and element it is; only now are the elements before it counted.
 fn locate(misfit: Box<Misfit>, field: &FieldPlan, wire: &[u8], here: Fields<'_>) -> Box<Misfit> {
-    let misfit = match field.shape {
-        Shape::Many { .. } => misfit.at_index(elements_before(field.number, wire, here)),
-        Shape::One | Shape::Map { .. } => misfit,
-    };
+    // Of what can be packed, many elements may stand at one place.
+    let counted = matches!(field.shape, Shape::Many { .. }) && field.kind.wire_type() == WireType::Length;
+    let misfit = if counted { misfit.at_index(elements_before(field.number, wire, here)) } else { misfit };
     misfit.in_field(&field.json_name)
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Instance {
 
 /// What waits to be written to a stream, beside the answers to its own frames.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are deliveries
 pub(crate) enum Outgoing {
     /// A delivery.
     Deliver(v1::Delivery),

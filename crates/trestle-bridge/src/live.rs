@@ -218,12 +218,12 @@ impl Waiting {
     }
 
     /// Takes the requests out that are to be answered by `now`.
-    fn take_late(&mut self, now: Instant) -> Vec<Box<Parcel>> {
+    fn take_late(&mut self, now: Instant) -> VecDeque<Box<Parcel>> {
         let is_late = |parcel: &Parcel| parcel.deadline.is_some_and(|at| at - ANSWER_AHEAD <= now);
         let (late, kept) = std::mem::take(&mut self.queue).into_iter().partition(|parcel| is_late(parcel));
         self.queue = kept;
         self.bytes = self.queue.iter().map(|parcel| size(parcel)).sum();
-        Vec::from(late)
+        late
     }
 }
 

@@ -163,10 +163,7 @@ impl Shared {
             let name = if refusal.reason == Reason::UnknownVersion { "version" } else { "message_type" };
             Refusal { field: None, ..refusal }.field(format!("{path}.{name}"))
         })?;
-        kind.validate(&message.payload).map_err(|refusal| {
-            let field = below(&format!("{path}.payload"), refusal.field.as_deref());
-            Refusal { field: Some(field), ..refusal }
-        })?;
+        kind.validate(&message.payload).map_err(|refusal| in_message(path, refusal))?;
         check_headers(&message, path)?;
         Ok(v1::Envelope {
             id: message.id,
@@ -261,13 +258,10 @@ fn kind_of(target: &Target) -> TargetKind {
     }
 }
 
-/// The path of a field below `path`; schemas name fields with and without a dot in front.
-pub(crate) fn below(path: &str, field: Option<&str>) -> String {
-    match field {
-        None | Some("") => path.to_owned(),
-        Some(field) if field.starts_with(['.', '[']) => format!("{path}{field}"),
-        Some(field) => format!("{path}.{field}"),
-    }
+/// A payload's refusal, its field named from where `path` is the message; schemas name fields from `payload` on.
+pub(crate) fn in_message(path: &str, refusal: Refusal) -> Refusal {
+    let field = refusal.field.as_deref().unwrap_or("payload");
+    Refusal { field: Some(format!("{path}.{field}")), ..refusal }
 }
 
 fn check_id(id: &str, path: &str) -> Result<(), Refusal> {

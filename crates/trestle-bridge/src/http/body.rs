@@ -10,6 +10,8 @@ use trestle_wire::{
     v1::{self, target},
 };
 
+use crate::push::in_message;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Push<'a> {
@@ -110,7 +112,7 @@ fn parse_message(message: &RawValue, catalogue: &Catalogue) -> Result<v1::Envelo
     })?;
     // Absent is empty, as everywhere in proto3.
     let payload = message.payload.map_or("{}", RawValue::get);
-    let payload = kind.json_to_protobuf(payload.as_bytes()).map_err(|refusal| below_payload(refusal))?;
+    let payload = kind.json_to_protobuf(payload.as_bytes()).map_err(|refusal| in_message("message", refusal))?;
     Ok(v1::Envelope {
         id: message.id.unwrap_or_default(),
         message_type: kind.full_name().to_owned(),
@@ -120,11 +122,6 @@ fn parse_message(message: &RawValue, catalogue: &Catalogue) -> Result<v1::Envelo
         headers: message.headers.unwrap_or_default(),
         ..v1::Envelope::default()
     })
-}
-
-fn below_payload(refusal: Refusal) -> Refusal {
-    let field = crate::push::below("message.payload", refusal.field.as_deref());
-    Refusal { field: Some(field), ..refusal }
 }
 
 fn malformed(error: &serde_json::Error, path: &str) -> Refusal {

@@ -143,3 +143,15 @@ fn what_was_written_before_stays_when_a_payload_is_refused() {
     let refusal = kind("rich.v1.All").protobuf_to_json(&[0x18, 1, 0x72, 1, 0xff], &mut out).expect_err("not UTF-8");
     assert_eq!((out.as_slice(), refusal.field.as_deref()), (&b"before"[..], Some("payload.aString")));
 }
+
+/// Work must grow with the bytes and not with their square, or this does not end.
+#[test]
+fn a_oneof_set_half_a_million_times_is_settled_in_one_pass() {
+    let all = kind("rich.v1.All");
+    // choice_int 1, choice_string "", an element of loose: each turn sets the oneof twice.
+    let wire = [0xb8, 4, 1, 0xc2, 4, 0, 0xb0, 2, 7].repeat(250_000);
+    assert_eq!(all.validate(&wire), Ok(()));
+    let mut json = Vec::new();
+    all.protobuf_to_json(&wire, &mut json).expect("valid");
+    assert!(json.ends_with(br#",7,7],"choiceString":""}"#));
+}

@@ -106,6 +106,7 @@ impl Compiler {
                 }
             }
         }
+        self.extensions.refuse_on_extensions(message, &mut self.faults);
         for field in message.fields() {
             let grouped = plan.groups.iter().any(|group| group.fields.contains(&field));
             plan.fields.extend(self.field(field, grouped));
@@ -150,7 +151,7 @@ impl Compiler {
         let rules = rules.map(|rules| Declared::read(&place, &rules, &mut self.faults));
         let declared = rules.unwrap_or_default();
         let value = if field.is_map() {
-            FieldValue::Map(self.map(&place, &field, &declared))
+            FieldValue::Map(Box::new(self.map(&place, &field, &declared)))
         } else if field.is_list() {
             FieldValue::List(self.list(&place, &field, &declared))
         } else {

@@ -68,7 +68,7 @@ pub(super) struct FieldPlan {
 pub(super) enum FieldValue {
     Single(ValuePlan),
     List(ListPlan),
-    Map(MapPlan),
+    Map(Box<MapPlan>),
 }
 
 impl FieldPlan {

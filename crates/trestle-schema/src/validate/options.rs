@@ -66,6 +66,16 @@ impl Extensions {
         rules_in(&field.options(), self.field.as_ref(), place, faults)
     }
 
+    /// Notes rules on extensions of `message`, which no implementation of the rules looks at.
+    pub(super) fn refuse_on_extensions(&self, message: &MessageDescriptor, faults: &mut Faults) {
+        for extension in message.extensions() {
+            let place = extension.full_name();
+            if rules_in(&extension.options(), self.field.as_ref(), place, faults).is_some() {
+                faults.add(place, "has rules, but is an extension, whose rules are not enforced");
+            }
+        }
+    }
+
     /// The expressions behind a predefined rule, which is an extension of one of the rule messages.
     pub(super) fn predefined(&self, rule: &ExtensionDescriptor) -> Vec<CelRule> {
         let options = rule.options();
@@ -94,7 +104,11 @@ fn rules_in(
         }
         return None;
     };
-    options.get_extension(extension).as_message().cloned()
+    let rules = options.get_extension(extension).as_message().cloned();
+    if rules.is_none() {
+        faults.add(place, format!("the set's `{}` is no message of rules", extension.full_name()));
+    }
+    rules
 }
 
 /// One message of rules, such as `buf.validate.Int32Rules`, and where it stands.

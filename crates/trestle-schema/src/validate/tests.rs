@@ -12,15 +12,19 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::{Validator, Violation};
 
+const VALIDATE_PROTO: &str = include_str!("../../../../third_party/buf/validate/validate.proto");
+
 /// One file of a test, and the file with the rules.
-struct InTest(String);
+struct InTest {
+    test: String,
+    rules: String,
+}
 
 impl FileResolver for InTest {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        let rules = include_str!("../../../../third_party/buf/validate/validate.proto");
         match name {
-            "test.proto" => File::from_source(name, &self.0),
-            "buf/validate/validate.proto" => File::from_source(name, rules),
+            "test.proto" => File::from_source(name, &self.test),
+            "buf/validate/validate.proto" => File::from_source(name, &self.rules),
             _ => Err(protox::Error::file_not_found(name)),
         }
     }
@@ -36,8 +40,13 @@ fn pool(body: &str) -> DescriptorPool {
         "syntax = \"proto3\";\npackage test;\nimport \"buf/validate/validate.proto\";\n\
          import \"google/protobuf/descriptor.proto\";\n{imports}{body}"
     );
+    pool_of(file, VALIDATE_PROTO)
+}
+
+/// Compiles `test`, a whole file, with `rules` as the file with the rules.
+fn pool_of(test: String, rules: &str) -> DescriptorPool {
     let mut resolver = ChainFileResolver::new();
-    resolver.add(InTest(file));
+    resolver.add(InTest { test, rules: rules.to_owned() });
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     if let Err(error) = compiler.open_file("test.proto") {

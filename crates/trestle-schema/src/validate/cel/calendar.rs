@@ -47,7 +47,7 @@ pub(super) fn read<'a>(part: Part, arguments: &[Val<'a>]) -> Evaluated<'a> {
         [Val::Timestamp(moment), Val::Text(zone)] => {
             let offset = offset(zone)
                 .ok_or_else(|| Fault::new(format!("the time zone {zone:?} is no UTC and no offset such as +02:00")))?;
-            of_timestamp(part, moment.0 + offset * NANOS_PER_SECOND)
+            of_timestamp(part, moment.0.saturating_add(offset * NANOS_PER_SECOND))
         }
         [Val::Duration(span)] => match of_duration(part, span.0) {
             Some(number) => number,

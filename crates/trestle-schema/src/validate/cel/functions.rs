@@ -8,6 +8,7 @@ use regex::RegexBuilder;
 use super::super::datum::Datum;
 use super::super::net::{self, IpVersion};
 use super::super::{collection, format, octets, uri};
+use super::convert::{to_double, to_int, to_text, to_uint};
 use super::node::{Evaluated, Fault};
 use super::types::Type;
 use super::value::{List, Val};
@@ -202,7 +203,8 @@ pub(super) fn no_overload(function: &str, arguments: &[Val<'_>]) -> Fault {
     Fault::new(format!("{function} does not take {}", kinds.join(", ")))
 }
 
-fn cannot(kind: &str, text: &str) -> Fault {
+/// The fault of a text that is no `kind`.
+pub(super) fn cannot(kind: &str, text: &str) -> Fault {
     Fault::new(format!("{text:?} is no {kind}"))
 }
 
@@ -257,51 +259,6 @@ fn matches(text: &str, pattern: &str) -> Result<bool, Fault> {
     let regex = RegexBuilder::new(pattern).size_limit(64 << 10).build();
     let regex = regex.map_err(|_| cannot("regular expression", pattern))?;
     Ok(regex.is_match(text))
-}
-
-fn to_int(value: &Val<'_>) -> Result<i64, Fault> {
-    match value {
-        Val::Int(value) => Ok(*value),
-        Val::Uint(value) => i64::try_from(*value).map_err(|_| cannot("int", &value.to_string())),
-        Val::Double(value) if value.abs() < 9.2e18 => Ok(value.trunc() as i64),
-        Val::Text(text) => text.parse().map_err(|_| cannot("int", text)),
-        Val::Timestamp(moment) => Ok(calendar::seconds(*moment)),
-        other => Err(no_overload("int", std::slice::from_ref(other))),
-    }
-}
-
-fn to_uint(value: &Val<'_>) -> Result<u64, Fault> {
-    match value {
-        Val::Uint(value) => Ok(*value),
-        Val::Int(value) => u64::try_from(*value).map_err(|_| cannot("uint", &value.to_string())),
-        Val::Double(value) if (0.0..1.8e19).contains(value) => Ok(value.trunc() as u64),
-        Val::Text(text) => text.parse().map_err(|_| cannot("uint", text)),
-        other => Err(no_overload("uint", std::slice::from_ref(other))),
-    }
-}
-
-fn to_double(value: &Val<'_>) -> Result<f64, Fault> {
-    match value {
-        Val::Double(value) => Ok(*value),
-        Val::Int(value) => Ok(*value as f64),
-        Val::Uint(value) => Ok(*value as f64),
-        Val::Text(text) => text.parse().map_err(|_| cannot("double", text)),
-        other => Err(no_overload("double", std::slice::from_ref(other))),
-    }
-}
-
-fn to_text<'a>(value: &Val<'a>) -> Evaluated<'a> {
-    Ok(match value {
-        Val::Text(text) => Val::Text(text.clone()),
-        Val::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Val::text(text),
-            Err(_) => return Err(Fault::new("the bytes are no UTF-8")),
-        },
-        Val::Bool(_) | Val::Int(_) | Val::Uint(_) | Val::Double(_) | Val::Duration(_) | Val::Timestamp(_) => {
-            Val::text(strings::written(value))
-        }
-        other => return Err(no_overload("string", std::slice::from_ref(other))),
-    })
 }
 
 /// 4, 6, or 0 for either.

@@ -6,8 +6,11 @@
 
 mod build;
 mod calendar;
+mod convert;
 mod functions;
 mod node;
+mod operate;
+mod operators;
 mod strings;
 mod types;
 mod value;

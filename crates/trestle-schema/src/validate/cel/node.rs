@@ -6,17 +6,18 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use prost_reflect::{FieldDescriptor, ReflectMessage};
+use prost_reflect::FieldDescriptor;
 use regex::Regex;
 
-use super::super::time::{Moment, Span};
+use super::super::time::Moment;
 use super::functions::Function;
+use super::operate::{append, arithmetic, boolean, index_of, key_of, negate, no_field};
 use super::value::{List, Map, Val};
 
 /// How many nodes one rule may evaluate for one value.
 ///
 /// 1 M nodes at some 20 ns are 20 ms of one core, the most that one rule can cost; `all` over a list of 10 k items
-/// with a comparison takes 60 k.
+/// with a comparison takes 60 k. An operation on something large counts as the nodes of [`Val::weight`].
 const STEPS_MAX: u32 = 1_000_000;
 
 /// An expression whose names, fields and functions are resolved.
@@ -172,10 +173,7 @@ impl Node {
                 return arithmetic(a, *op, b);
             }
             Node::In(sides) => match evaluate_both(sides, env)? {
-                [item, Val::List(list)] => {
-                    env.spend(list.len())?;
-                    Val::Bool(list.iter().any(|other| other.equals(&item)))
-                }
+                [item, Val::List(list)] => Val::Bool(list.iter().any(|other| other.equals(&item))),
                 [key, Val::Map(map)] => Val::Bool(map.get(&key).is_some()),
                 [_, other] => return Err(Fault::new(format!("{} holds nothing", other.type_name()))),
             },
@@ -183,10 +181,14 @@ impl Node {
                 let [of, index] = evaluate_both(sides, env)?;
                 return index_of(of, &index);
             }
-            Node::Matches(of, regex) => match of.evaluate(env)? {
-                Val::Text(text) => Val::Bool(regex.is_match(&text)),
-                other => return Err(Fault::new(format!("{} is no text", other.type_name()))),
-            },
+            Node::Matches(of, regex) => {
+                let of = of.evaluate(env)?;
+                env.spend(of.weight())?;
+                match of {
+                    Val::Text(text) => Val::Bool(regex.is_match(&text)),
+                    other => return Err(Fault::new(format!("{} is no text", other.type_name()))),
+                }
+            }
             Node::Call(function, arguments) => {
                 let arguments = evaluate_all(arguments, env)?;
                 return function.call(arguments);
@@ -235,12 +237,17 @@ impl Fold {
     }
 }
 
+/// Evaluates operands and pays for what an operation may have to look at.
 fn evaluate_all<'a>(nodes: &'a [Node], env: &mut Environment<'a>) -> Result<Vec<Val<'a>>, Fault> {
-    nodes.iter().map(|node| node.evaluate(env)).collect()
+    let values: Vec<Val<'a>> = nodes.iter().map(|node| node.evaluate(env)).collect::<Result<_, _>>()?;
+    env.spend(values.iter().map(Val::weight).sum())?;
+    Ok(values)
 }
 
 fn evaluate_both<'a>(sides: &'a [Node; 2], env: &mut Environment<'a>) -> Result<[Val<'a>; 2], Fault> {
-    Ok([sides[0].evaluate(env)?, sides[1].evaluate(env)?])
+    let [a, b] = [sides[0].evaluate(env)?, sides[1].evaluate(env)?];
+    env.spend(a.weight() + b.weight())?;
+    Ok([a, b])
 }
 
 /// `&&` and `||`: the side that is `decisive` decides, even if the other has no value.
@@ -254,107 +261,4 @@ fn both<'a>(sides: &'a [Node; 2], env: &mut Environment<'a>, decisive: bool) -> 
         true => Ok(Val::Bool(decisive)),
         false => left.map(Val::Bool),
     }
-}
-
-fn boolean(value: Val<'_>) -> Result<bool, Fault> {
-    match value {
-        Val::Bool(value) => Ok(value),
-        other => Err(Fault::new(format!("{} is no bool", other.type_name()))),
-    }
-}
-
-fn no_field(of: &Val<'_>, name: &str) -> Fault {
-    Fault::new(format!("{} has no field `{name}`", of.type_name()))
-}
-
-fn key_of<'a>(of: Val<'a>, name: &str) -> Evaluated<'a> {
-    match of {
-        Val::Message(message) => match message.descriptor().get_field_by_name(name) {
-            Some(field) => Ok(Val::field(message, &field)),
-            None => Err(Fault::new(format!("there is no field `{name}`"))),
-        },
-        Val::Map(map) => {
-            let value = map.get(&Val::Text(Cow::Borrowed(name)));
-            value.ok_or_else(|| Fault::new(format!("there is no key `{name}`")))
-        }
-        other => Err(no_field(&other, name)),
-    }
-}
-
-fn index_of<'a>(of: Val<'a>, index: &Val<'_>) -> Evaluated<'a> {
-    let found = match (&of, index) {
-        (Val::List(list), Val::Int(index)) => usize::try_from(*index).ok().and_then(|index| list.get(index)),
-        (Val::List(list), Val::Uint(index)) => usize::try_from(*index).ok().and_then(|index| list.get(index)),
-        (Val::Map(map), key) => map.get(key),
-        (other, _) => return Err(Fault::new(format!("{} has no items", other.type_name()))),
-    };
-    found.ok_or_else(|| Fault::new("there is no such item"))
-}
-
-fn negate(value: Val<'_>) -> Evaluated<'_> {
-    match value {
-        Val::Int(value) => match value.checked_neg() {
-            Some(value) => Ok(Val::Int(value)),
-            None => Err(Fault::new("a number is out of range")),
-        },
-        Val::Double(value) => Ok(Val::Double(-value)),
-        Val::Duration(Span(value)) => Ok(Val::Duration(Span(value.saturating_neg()))),
-        other => Err(Fault::new(format!("{} cannot be negated", other.type_name()))),
-    }
-}
-
-fn append<'a>(list: Val<'a>, items: Vec<Val<'a>>) -> Evaluated<'a> {
-    match list {
-        Val::List(List::Made(mut list)) => {
-            Arc::make_mut(&mut list).extend(items);
-            Ok(Val::List(List::Made(list)))
-        }
-        other => arithmetic(other, '+', Val::list(items)),
-    }
-}
-
-/// `a op b`, where `op` is one of `+ - * / %`.
-pub(super) fn arithmetic<'a>(a: Val<'a>, op: char, b: Val<'a>) -> Evaluated<'a> {
-    let out_of_range = || Fault::new("a number is out of range, or divided by zero");
-    Ok(match (a, op, b) {
-        (Val::Int(a), op, Val::Int(b)) => {
-            let value = match op {
-                '+' => a.checked_add(b),
-                '-' => a.checked_sub(b),
-                '*' => a.checked_mul(b),
-                '/' => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-            Val::Int(value.ok_or_else(out_of_range)?)
-        }
-        (Val::Uint(a), op, Val::Uint(b)) => {
-            let value = match op {
-                '+' => a.checked_add(b),
-                '-' => a.checked_sub(b),
-                '*' => a.checked_mul(b),
-                '/' => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-            Val::Uint(value.ok_or_else(out_of_range)?)
-        }
-        (Val::Double(a), '+', Val::Double(b)) => Val::Double(a + b),
-        (Val::Double(a), '-', Val::Double(b)) => Val::Double(a - b),
-        (Val::Double(a), '*', Val::Double(b)) => Val::Double(a * b),
-        (Val::Double(a), '/', Val::Double(b)) => Val::Double(a / b),
-        (Val::Text(a), '+', Val::Text(b)) => Val::text(a.into_owned() + &b),
-        (Val::Bytes(a), '+', Val::Bytes(b)) => Val::Bytes(Cow::Owned([a, b].concat())),
-        (Val::List(a), '+', Val::List(b)) => Val::list(a.iter().chain(b.iter()).collect()),
-        // Times of a message are below 2^94 ns, so sums of 128 bits saturate only after 2^33 of them.
-        (Val::Duration(a), '+', Val::Duration(b)) => Val::Duration(Span(a.0.saturating_add(b.0))),
-        (Val::Duration(a), '-', Val::Duration(b)) => Val::Duration(Span(a.0.saturating_sub(b.0))),
-        (Val::Timestamp(a), '+', Val::Duration(b)) | (Val::Duration(b), '+', Val::Timestamp(a)) => {
-            Val::Timestamp(Moment(a.0.saturating_add(b.0)))
-        }
-        (Val::Timestamp(a), '-', Val::Duration(b)) => Val::Timestamp(Moment(a.0.saturating_sub(b.0))),
-        (Val::Timestamp(a), '-', Val::Timestamp(b)) => Val::Duration(Span(a.0.saturating_sub(b.0))),
-        (a, op, b) => {
-            let (a, b) = (a.type_name(), b.type_name());
-            return Err(Fault::new(format!("there is no {a} {op} {b}")));
-        }
-    })
 }

@@ -46,7 +46,9 @@ pub(super) fn find(name: &str) -> Option<(Operation, &'static [Takes], usize, Ty
 /// Calls an operation; positions count characters, not bytes.
 pub(super) fn call<'a>(operation: Operation, arguments: &[Val<'a>]) -> Evaluated<'a> {
     Ok(match (operation, arguments) {
-        (Operation::CharAt, [Val::Text(text), Val::Int(at)]) => Val::text(slice(text, *at, Some(*at + 1))?),
+        (Operation::CharAt, [Val::Text(text), Val::Int(at)]) => {
+            Val::text(slice(text, *at, Some(at.saturating_add(1)))?)
+        }
         (Operation::Format, [Val::Text(template), Val::List(list)]) => Val::text(format(template, list)?),
         (Operation::IndexOf, [Val::Text(text), Val::Text(part)]) => Val::Int(position(text, text.find(&**part))),
         (Operation::IndexOf, [Val::Text(text), Val::Text(part), Val::Int(from)]) => {

@@ -180,6 +180,19 @@ impl<'a> Val<'a> {
         })
     }
 
+    /// How many steps an operation on the value counts for, over the one of every node: an item of a list or map is
+    /// one, and so are 64 bytes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Val::Text(text) => text.len() / 64,
+            Val::Bytes(bytes) => bytes.len() / 64,
+            Val::List(list) => list.len(),
+            Val::Map(map) => map.len(),
+            Val::Null | Val::Bool(_) | Val::Int(_) | Val::Uint(_) | Val::Double(_) => 0,
+            Val::Duration(_) | Val::Timestamp(_) | Val::Message(_) => 0,
+        }
+    }
+
     /// The type's name, for sentences.
     pub(super) fn type_name(&self) -> &'static str {
         match self {

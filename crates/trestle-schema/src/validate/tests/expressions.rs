@@ -144,6 +144,20 @@ fn an_expression_that_takes_too_long_is_stopped() {
 }
 
 #[test]
+fn searching_a_long_text_again_and_again_is_stopped_too() {
+    let proto = "message M { option (buf.validate.message).cel_expression = \
+                 \"this.list.all(n, !this.text.contains('b'))\"; repeated int32 list = 1; string text = 2; }";
+    let pool = pool(proto);
+    let json = |items: usize| {
+        let list = vec!["1"; items].join(",");
+        format!("{{\"list\": [{list}], \"text\": \"{}\"}}", "a".repeat(64 << 10))
+    };
+    assert_eq!(broken(&pool, "M", &json(10)), "");
+    let told = check(&pool, "M", &json(2000)).expect_err("2,000 searches of 64 KiB");
+    assert_eq!(told.message, "could not be judged: the rule takes more than 1000000 steps");
+}
+
+#[test]
 fn mapping_a_long_list_takes_time_in_proportion_to_it() {
     let proto = "message M { repeated int32 v = 1 [(buf.validate.field).cel_expression = \
                  \"this.map(a, a + 1).filter(a, a > 5).unique()\"]; }";

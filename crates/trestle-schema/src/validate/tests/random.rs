@@ -79,7 +79,7 @@ fn value_of_field(field: &FieldDescriptor, drawn: &(i64, f64, String, Vec<u8>), 
 
 /// A failure prints its input; no file is kept.
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 #[test]

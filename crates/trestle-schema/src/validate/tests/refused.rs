@@ -2,7 +2,7 @@
 
 use prost_reflect::DescriptorPool;
 
-use super::{faults, pool};
+use super::{VALIDATE_PROTO, faults, pool, pool_of};
 use crate::validate::Validator;
 
 /// A message `M` with `body` has exactly one fault, which begins with `place` and contains `words`.
@@ -106,10 +106,10 @@ fn every_fault_is_listed_not_only_the_first() {
 #[test]
 fn rules_of_a_newer_validate_proto_are_refused_not_skipped() {
     // A set whose own validate.proto has one more string rule than this gateway knows.
-    let rules = include_str!("../../../../../third_party/buf/validate/validate.proto");
+    let rules = VALIDATE_PROTO;
     let newer =
         rules.replacen("optional bool strict = 25;", "optional bool strict = 25; optional bool palindrome = 99;", 1);
-    assert_ne!(newer, rules);
+    assert_ne!(newer, VALIDATE_PROTO);
     let pool = pool_with(&newer, "string.palindrome = true");
     let faults = faults(&pool, "M");
     assert_eq!(faults.len(), 1, "{faults:?}");
@@ -118,7 +118,7 @@ fn rules_of_a_newer_validate_proto_are_refused_not_skipped() {
 
 #[test]
 fn rules_without_a_validate_proto_to_read_them_by_are_refused() {
-    let full = pool_with(include_str!("../../../../../third_party/buf/validate/validate.proto"), "required = true");
+    let full = pool_with(VALIDATE_PROTO, "required = true");
     let encoded = full.get_file_by_name("test.proto").expect("the file is there").encode_to_vec();
     let mut bare = DescriptorPool::new();
     let result = bare.decode_file_descriptor_proto(encoded.as_slice());
@@ -133,27 +133,11 @@ fn rules_without_a_validate_proto_to_read_them_by_are_refused() {
 
 /// `M` with the field `v`, compiled with `rules` as the validate.proto.
 fn pool_with(rules: &str, rule: &str) -> DescriptorPool {
-    use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
-    struct Files(String, String);
-    impl FileResolver for Files {
-        fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-            match name {
-                "test.proto" => File::from_source(name, &self.0),
-                "buf/validate/validate.proto" => File::from_source(name, &self.1),
-                _ => Err(protox::Error::file_not_found(name)),
-            }
-        }
-    }
     let file = format!(
         "syntax = \"proto3\"; package test; import \"buf/validate/validate.proto\";\n\
          message M {{ string v = 1 [(buf.validate.field).{rule}]; }}"
     );
-    let mut resolver = ChainFileResolver::new();
-    resolver.add(Files(file, rules.to_owned()));
-    resolver.add(GoogleFileResolver::new());
-    let mut compiler = protox::Compiler::with_file_resolver(resolver);
-    compiler.open_file("test.proto").expect("the test's proto compiles");
-    compiler.descriptor_pool()
+    pool_of(file, rules)
 }
 
 /// Drops field 3, `dependency`, from an encoded FileDescriptorProto, whose other fields follow it untouched.
@@ -171,4 +155,18 @@ fn a_type_without_faults_compiles_beside_one_with() {
     );
     assert!(matches!(Validator::compile(&super::message(&pool, "Good")), Ok(Some(_))));
     assert_eq!(faults(&pool, "Bad").len(), 1);
+}
+
+#[test]
+fn rules_on_an_extension_are_refused_as_nobody_enforces_them() {
+    let extended = pool_of(
+        "syntax = \"proto2\"; package test; import \"buf/validate/validate.proto\";\n\
+         message M { extensions 100 to 200; }\n\
+         extend M { optional int32 extra = 100 [(buf.validate.field).required = true]; }"
+            .to_owned(),
+        VALIDATE_PROTO,
+    );
+    let faults = faults(&extended, "M");
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].starts_with("test.extra: "), "{faults:?}");
 }

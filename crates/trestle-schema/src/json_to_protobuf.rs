@@ -3,55 +3,31 @@
 //! In comes the JSON of one message, out go its wire bytes, in the order of the JSON's keys. Every key is known to the type
 //! and comes once, every value is in the range of its field, and nothing is nested deeper than [`MESSAGE_DEPTH_MAX`].
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use bytes::Bytes;
-use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::{
     bits::Bits,
-    json_number::{NotInteger, integer, is_number},
+    json_number::is_number,
     json_reader::{Begins, Reader},
     misfit::{Fit, Misfit, shown},
     plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
     well_known,
+    wire_writer::{Slot, WireWriter, wrong},
 };
-
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// The wire bytes of the message of type `id` whose JSON this is.
 pub(crate) fn json_to_protobuf(plans: &Plans, id: MessageId, json: &[u8]) -> Fit<Bytes> {
     // What is written is seldom longer than its JSON: a key costs a byte or two there, its name and quotes here.
-    let mut writer = Writer { plans, json: Reader::new(json)?, out: Vec::with_capacity(json.len()) };
+    let mut writer = Writer { plans, json: Reader::new(json)?, out: WireWriter::with_capacity(json.len()) };
     writer.message(id, 1)?;
     writer.json.end()?;
-    Ok(writer.out.into())
+    Ok(writer.out.into_bytes())
 }
 
 struct Writer<'p, 'j> {
     plans: &'p Plans,
     json: Reader<'j>,
-    out: Vec<u8>,
-}
-
-/// What to write before a value, and whether to write it at all.
-#[derive(Clone, Copy)]
-struct Slot<'p> {
-    key: &'p [u8],
-    omit_default: bool,
-}
-
-impl<'p> Slot<'p> {
-    /// Every value, after `key`.
-    fn always(key: &'p [u8]) -> Self {
-        Self { key, omit_default: false }
-    }
+    out: WireWriter,
 }
 
 impl<'p> Writer<'p, '_> {
@@ -149,12 +125,12 @@ impl<'p> Writer<'p, '_> {
     }
 
     fn packed(&mut self, field: &'p FieldPlan, depth: usize) -> Fit {
-        let start = self.begin(&field.key);
+        let start = self.out.begin(&field.key);
         self.list(field.kind, &[], depth)?;
-        if self.out.len() == start {
-            self.out.truncate(start - 1 - field.key.len()); // an empty list is no field
+        if self.out.is_empty_since(start) {
+            self.out.forget(&field.key); // an empty list is no field
         } else {
-            self.finish(start);
+            self.out.finish(start);
         }
         Ok(())
     }
@@ -175,11 +151,11 @@ impl<'p> Writer<'p, '_> {
         let mut first = true;
         while let Some(text) = self.json.key(first)? {
             first = false;
-            let start = self.begin(key);
+            let start = self.out.begin(key);
             self.map_key(key_field, &text)
                 .and_then(|()| self.value(value_field.kind, Slot::always(&value_field.key), depth))
                 .map_err(|misfit| misfit.at_key(&text))?;
-            self.finish(start);
+            self.out.finish(start);
         }
         Ok(())
     }
@@ -187,11 +163,11 @@ impl<'p> Writer<'p, '_> {
     fn map_key(&mut self, field: &'p FieldPlan, text: &str) -> Fit {
         let slot = Slot::always(&field.key);
         match (field.kind, text) {
-            (Kind::String, text) => self.bytes(slot, text.as_bytes()),
-            (Kind::Bool, "true") => self.varint(slot, 1),
-            (Kind::Bool, "false") => self.varint(slot, 0),
+            (Kind::String, text) => self.out.bytes(slot, text.as_bytes()),
+            (Kind::Bool, "true") => self.out.varint(slot, 1),
+            (Kind::Bool, "false") => self.out.varint(slot, 0),
             (Kind::Bool, _) => return Err(Misfit::new("expected the key \"true\" or \"false\"")),
-            (kind, text) if is_number(text) => self.integer(kind, slot, text)?,
+            (kind, text) if is_number(text) => self.out.integer(kind, slot, text)?,
             _ => return Err(Misfit::new("expected an integer as the key")),
         }
         Ok(())
@@ -204,27 +180,27 @@ impl<'p> Writer<'p, '_> {
             (Kind::Message(id), _) => self.nested(id, slot, depth)?,
             (Kind::String, Begins::String) => {
                 let text = self.json.string()?;
-                self.bytes(slot, text.as_bytes());
+                self.out.bytes(slot, text.as_bytes());
             }
             (Kind::Bytes, Begins::String) => {
                 let text = self.json.string()?;
-                self.base64(slot, &text)?;
+                self.out.base64(slot, &text)?;
             }
             (Kind::Bool, Begins::True) => {
                 self.json.word("true")?;
-                self.varint(slot, 1);
+                self.out.varint(slot, 1);
             }
             (Kind::Bool, Begins::False) => {
                 self.json.word("false")?;
-                self.varint(slot, 0);
+                self.out.varint(slot, 0);
             }
             (Kind::Double | Kind::Float, Begins::Number) => {
                 let text = self.json.number()?;
-                self.float(kind, slot, text)?;
+                self.out.float(kind, slot, text)?;
             }
             (Kind::Double | Kind::Float, Begins::String) => {
                 let text = self.json.string()?;
-                self.float(kind, slot, &text)?;
+                self.out.float(kind, slot, &text)?;
             }
             (Kind::Enum(id), Begins::String) => {
                 let name = self.json.string()?;
@@ -232,24 +208,24 @@ impl<'p> Writer<'p, '_> {
                 let number = plan
                     .number(&name)
                     .ok_or_else(|| Misfit::new(format!("{} has no value {:?}", plan.full_name, shown(&name))))?;
-                self.varint(slot, i64::from(number).cast_unsigned());
+                self.out.varint(slot, i64::from(number).cast_unsigned());
             }
             (Kind::Null, Begins::Null) => {
                 self.json.word("null")?;
-                self.varint(slot, 0);
+                self.out.varint(slot, 0);
             }
             (Kind::Null, Begins::String) => match &*self.json.string()? {
-                "NULL_VALUE" => self.varint(slot, 0),
+                "NULL_VALUE" => self.out.varint(slot, 0),
                 _ => return Err(wrong(kind, begins)),
             },
             (Kind::String | Kind::Bytes | Kind::Bool, _) => return Err(wrong(kind, begins)),
             (_, Begins::Number) => {
                 let text = self.json.number()?;
-                self.integer(kind, slot, text)?;
+                self.out.integer(kind, slot, text)?;
             }
             (Kind::Double | Kind::Float | Kind::Enum(_) | Kind::Null, _) => return Err(wrong(kind, begins)),
             (_, Begins::String) => match &*self.json.string()? {
-                text if is_number(text) => self.integer(kind, slot, text)?,
+                text if is_number(text) => self.out.integer(kind, slot, text)?,
                 _ => return Err(wrong(kind, begins)),
             },
             _ => return Err(wrong(kind, begins)),
@@ -258,11 +234,11 @@ impl<'p> Writer<'p, '_> {
     }
 
     fn nested(&mut self, id: MessageId, slot: Slot<'p>, depth: usize) -> Fit {
-        let start = self.begin(slot.key);
+        let start = self.out.begin(slot.key);
         // A Value counts with the Struct or ListValue in it.
         let own = usize::from(self.plans[id].well_known != Some(WellKnown::Value));
         self.message(id, depth + own)?;
-        self.finish(start);
+        self.out.finish(start);
         Ok(())
     }
 
@@ -289,9 +265,9 @@ impl<'p> Writer<'p, '_> {
         let id = url.rsplit_once('/').and_then(|(_, name)| self.plans.find(name)).ok_or_else(|| {
             Misfit::new(format!("{:?} is not <prefix>/<full name of a known type>", shown(&url))).in_field("@type")
         })?;
-        self.bytes(Slot { key: &[0x0a], omit_default: true }, url.as_bytes());
+        self.out.bytes(Slot { key: &[0x0a], omit_default: true }, url.as_bytes());
         self.json.rewind(place);
-        let start = self.begin(&[0x12]);
+        let start = self.out.begin(&[0x12]);
         if depth >= MESSAGE_DEPTH_MAX {
             return Err(Misfit::too_deep(MESSAGE_DEPTH_MAX));
         }
@@ -299,7 +275,7 @@ impl<'p> Writer<'p, '_> {
             None => self.fields(&self.plans[id], depth + 1, Some("@type"))?,
             Some(_) => self.any_value(id, depth + 1)?,
         }
-        self.finish(start);
+        self.out.finish(start);
         Ok(())
     }
 
@@ -351,7 +327,7 @@ impl<'p> Writer<'p, '_> {
             return Err(Misfit::new(format!("expected a string, found {}", begins.noun())));
         }
         let message = parse(&self.json.string()?).map_err(Misfit::new)?;
-        self.out.extend_from_slice(&message.encode_to_vec());
+        self.out.append(&message.encode_to_vec());
         Ok(())
     }
 
@@ -363,144 +339,4 @@ impl<'p> Writer<'p, '_> {
         self.json.open();
         Ok(())
     }
-
-    fn integer(&mut self, kind: Kind, slot: Slot<'_>, text: &str) -> Fit {
-        let value = integer(text).map_err(|fault| match fault {
-            NotInteger::Fraction => Misfit::new("expected an integer, found a fraction"),
-            NotInteger::TooLarge => out_of_range(kind),
-        })?;
-        let signed = |bits: u32| -(1_i128 << (bits - 1))..=(1_i128 << (bits - 1)) - 1;
-        let range = match kind {
-            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Enum(_) => signed(32),
-            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => signed(64),
-            Kind::Uint32 | Kind::Fixed32 => 0..=u32::MAX.into(),
-            Kind::Uint64 | Kind::Fixed64 => 0..=u64::MAX.into(),
-            Kind::Null => 0..=0,
-            Kind::Double | Kind::Float | Kind::Bool | Kind::String | Kind::Bytes | Kind::Message(_) => {
-                return Err(Misfit::new("expected no number"));
-            }
-        };
-        if !range.contains(&value) {
-            return Err(out_of_range(kind));
-        }
-        // Within 64 bits, as the range says; negative ones keep their sign through both casts.
-        let bits = value as u64;
-        match kind {
-            Kind::Sint32 | Kind::Sint64 => {
-                let value = bits.cast_signed();
-                self.varint(slot, ((value << 1) ^ (value >> 63)).cast_unsigned());
-            }
-            Kind::Fixed32 | Kind::Sfixed32 => self.fixed(slot, &(bits as u32).to_le_bytes()),
-            Kind::Fixed64 | Kind::Sfixed64 => self.fixed(slot, &bits.to_le_bytes()),
-            _ => self.varint(slot, bits),
-        }
-        Ok(())
-    }
-
-    fn float(&mut self, kind: Kind, slot: Slot<'_>, text: &str) -> Fit {
-        let special = match text {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ if is_number(text) => None,
-            _ => return Err(wrong(kind, Begins::String)),
-        };
-        if kind == Kind::Float {
-            // Parsed as what it is: by way of a double it would be rounded twice.
-            let value = match special {
-                Some(value) => value as f32,
-                None => text.parse().ok().filter(|value: &f32| value.is_finite()).ok_or_else(|| out_of_range(kind))?,
-            };
-            self.fixed(slot, &value.to_le_bytes());
-        } else {
-            let value = match special {
-                Some(value) => value,
-                None => text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| out_of_range(kind))?,
-            };
-            self.fixed(slot, &value.to_le_bytes());
-        }
-        Ok(())
-    }
-
-    fn base64(&mut self, slot: Slot<'_>, text: &str) -> Fit {
-        if text.is_empty() && slot.omit_default {
-            return Ok(());
-        }
-        let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-        let start = self.begin(slot.key);
-        engine.decode_vec(text, &mut self.out).map_err(|error| Misfit::new(format!("expected base64: {error}")))?;
-        self.finish(start);
-        Ok(())
-    }
-
-    fn varint(&mut self, slot: Slot<'_>, value: u64) {
-        if value != 0 || !slot.omit_default {
-            self.out.extend_from_slice(slot.key);
-            encode_varint(value, &mut self.out);
-        }
-    }
-
-    /// The default of every fixed-size kind is all zeros; -0.0 is not.
-    fn fixed(&mut self, slot: Slot<'_>, value: &[u8]) {
-        if !slot.omit_default || value.iter().any(|&byte| byte != 0) {
-            self.out.extend_from_slice(slot.key);
-            self.out.extend_from_slice(value);
-        }
-    }
-
-    fn bytes(&mut self, slot: Slot<'_>, value: &[u8]) {
-        if !value.is_empty() || !slot.omit_default {
-            self.out.extend_from_slice(slot.key);
-            encode_varint(value.len() as u64, &mut self.out);
-            self.out.extend_from_slice(value);
-        }
-    }
-
-    /// Begins a length-delimited value: leaves one byte for its length, and returns where its body starts.
-    fn begin(&mut self, key: &[u8]) -> usize {
-        self.out.extend_from_slice(key);
-        self.out.push(0);
-        self.out.len()
-    }
-
-    /// Writes the length of the body that starts at `start`, moving the body if one byte is not enough.
-    fn finish(&mut self, start: usize) {
-        let length = self.out.len() - start;
-        if let Ok(byte @ 0..0x80) = u8::try_from(length) {
-            self.out[start - 1] = byte;
-            return;
-        }
-        let more = encoded_len_varint(length as u64) - 1;
-        self.out.resize(self.out.len() + more, 0);
-        self.out.copy_within(start..start + length, start + more);
-        let mut place = &mut self.out[start - 1..start + more];
-        encode_varint(length as u64, &mut place);
-    }
-}
-
-fn wrong(kind: Kind, found: Begins) -> Box<Misfit> {
-    let expected = match kind {
-        Kind::Double | Kind::Float => "a number, \"NaN\", \"Infinity\" or \"-Infinity\"",
-        Kind::Bool => "true or false",
-        Kind::String => "a string",
-        Kind::Bytes => "a string of base64",
-        Kind::Enum(_) => "the name or the number of an enum value",
-        Kind::Null => "null",
-        Kind::Message(_) => "a message",
-        _ => "an integer",
-    };
-    Misfit::new(format!("expected {expected}, found {}", found.noun()))
-}
-
-fn out_of_range(kind: Kind) -> Box<Misfit> {
-    let what = match kind {
-        Kind::Double => "a 64-bit float",
-        Kind::Float => "a 32-bit float",
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => "a signed 32-bit integer",
-        Kind::Uint32 | Kind::Fixed32 => "an unsigned 32-bit integer",
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => "a signed 64-bit integer",
-        Kind::Uint64 | Kind::Fixed64 => "an unsigned 64-bit integer",
-        _ => "an enum value",
-    };
-    Misfit::new(format!("the number is out of the range of {what}"))
 }

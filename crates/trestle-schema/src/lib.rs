@@ -26,6 +26,7 @@ mod json_path;
 mod json_reader;
 mod json_text;
 mod json_to_protobuf;
+mod map_entry;
 mod message_type;
 mod misfit;
 mod plan;
@@ -39,6 +40,7 @@ mod version;
 mod well_formed;
 mod well_known;
 mod wire;
+mod wire_writer;
 
 pub use catalogue::Catalogue;
 pub use fault::{Fault, Faults};

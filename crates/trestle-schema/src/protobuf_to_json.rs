@@ -4,21 +4,20 @@
 //! defaults of fields without presence left out, unknown fields too. Of what is there more than once the last counts, as
 //! protobuf has it: values, keys of maps, members of a oneof; messages are merged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
 use crate::{
     bits::Bits,
     json_text,
+    map_entry::{Entry, Key, last_of_each_key},
     misfit::{Fit, Misfit, shown},
     plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
+    well_formed::{check_wire_type, text},
     well_known,
     wire::{Fields, Packed, Raw, WireType},
 };
-
-/// Maps up to this size are searched for a repeated key by comparing each with each.
-const FEW_ENTRIES: usize = 8;
 
 /// Writes the JSON of `payload`, a message of type `id`, at the end of `out`. What is written before a fault stays there.
 pub(crate) fn protobuf_to_json(plans: &Plans, id: MessageId, payload: &[u8], out: &mut Vec<u8>) -> Fit {
@@ -378,84 +377,6 @@ impl<'p, 'w> Printer<'p, '_, 'w> {
         json_text::string(&print(&message).map_err(Misfit::new)?, self.out);
         Ok(())
     }
-}
-
-/// One entry of a map.
-struct Entry<'w> {
-    key: Key<'w>,
-    /// `None` if it is not on the wire: the default.
-    value: Option<Raw<'w>>,
-    /// Whether the value came in several parts.
-    merged: bool,
-    wire: &'w [u8],
-}
-
-/// A map's key; equal keys are equal here, however they were written.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key<'w> {
-    Number(u64),
-    Text(&'w [u8]),
-}
-
-impl<'w> Entry<'w> {
-    fn read(plan: &MessagePlan, key_field: &FieldPlan, wire: &'w [u8]) -> Fit<Self> {
-        let no_key = if key_field.kind == Kind::String { Key::Text(&[]) } else { Key::Number(0) };
-        let mut entry = Self { key: no_key, value: None, merged: false, wire };
-        let mut fields = Fields::new(wire);
-        while let Some((number, raw)) = fields.next()? {
-            let Some(n) = plan.by_number(number) else { continue };
-            check_wire_type(&plan.fields[n], raw)?;
-            if n == 0 {
-                entry.key = Key::of(key_field.kind, raw);
-            } else {
-                entry.merged = entry.value.is_some() && matches!(plan.fields[n].kind, Kind::Message(_));
-                entry.value = Some(raw);
-            }
-        }
-        Ok(entry)
-    }
-}
-
-impl<'w> Key<'w> {
-    fn of(kind: Kind, raw: Raw<'w>) -> Self {
-        match (raw, kind) {
-            (Raw::Length(text), _) => Self::Text(text),
-            (Raw::Varint(bits), Kind::Bool) => Self::Number(u64::from(bits != 0)),
-            // Of 32-bit kinds only the lower half counts.
-            (Raw::Varint(bits), Kind::Int32 | Kind::Uint32 | Kind::Sint32) => Self::Number(bits & u64::from(u32::MAX)),
-            (Raw::Varint(bits) | Raw::Fixed64(bits), _) => Self::Number(bits),
-            (Raw::Fixed32(bits), _) => Self::Number(bits.into()),
-            (Raw::Group, _) => Self::Number(0),
-        }
-    }
-}
-
-/// The entries that count: of those with the same key, the last.
-fn last_of_each_key<'e, 'w>(entries: &'e [Entry<'w>]) -> Vec<&'e Entry<'w>> {
-    if entries.len() <= FEW_ENTRIES {
-        let later = |n: usize| entries[n + 1..].iter().any(|other| other.key == entries[n].key);
-        return (0..entries.len()).filter(|&n| !later(n)).map(|n| &entries[n]).collect();
-    }
-    let mut keys = HashSet::with_capacity_and_hasher(entries.len(), RandomState::default());
-    let mut kept: Vec<_> = entries.iter().rev().filter(|entry| keys.insert(entry.key)).collect();
-    kept.reverse();
-    kept
-}
-
-/// Whether a value may stand in this field: in its own form, or packed.
-pub(crate) fn check_wire_type(field: &FieldPlan, raw: Raw<'_>) -> Fit {
-    let (own, found) = (field.kind.wire_type(), raw.wire_type());
-    let packed = matches!(field.shape, Shape::Many { .. }) && found == WireType::Length;
-    if found == own || packed {
-        return Ok(());
-    }
-    Err(Misfit::new("the value is not of its field's type"))
-}
-
-/// The text of a string field.
-pub(crate) fn text(bytes: &[u8]) -> Fit<&str> {
-    std::str::from_utf8(bytes)
-        .map_err(|error| Misfit::new(format!("the string is not UTF-8 at byte {}", error.valid_up_to())))
 }
 
 /// The bytes of a length-delimited value.

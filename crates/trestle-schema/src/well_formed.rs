@@ -7,7 +7,6 @@ use crate::{
     bits::Bits,
     misfit::{Fit, Misfit},
     plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
-    protobuf_to_json::{check_wire_type, text},
     wire::{Fields, Packed, Raw, WireType},
 };
 
@@ -72,4 +71,20 @@ fn elements_before(number: u32, wire: &[u8], here: Fields<'_>) -> usize {
     let before = &wire[..wire.len() - here.left()];
     let mut fields = Fields::new(before);
     std::iter::from_fn(|| fields.next().ok().flatten()).filter(|(other, _)| *other == number).count()
+}
+
+/// Whether a value may stand in this field: in its own form, or packed.
+pub(crate) fn check_wire_type(field: &FieldPlan, raw: Raw<'_>) -> Fit {
+    let (own, found) = (field.kind.wire_type(), raw.wire_type());
+    let packed = matches!(field.shape, Shape::Many { .. }) && found == WireType::Length;
+    if found == own || packed {
+        return Ok(());
+    }
+    Err(Misfit::new("the value is not of its field's type"))
+}
+
+/// The text of a string field.
+pub(crate) fn text(bytes: &[u8]) -> Fit<&str> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| Misfit::new(format!("the string is not UTF-8 at byte {}", error.valid_up_to())))
 }

@@ -44,7 +44,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish_with_reply(&self, subject: &Subject, reply_to: &Subject, payload: Bytes) -> Result<(), BusError>;
 
     /// Listens to `pattern` (`*` is one token, a last `>` is one or more). With a `group`, each message goes to one of
-    /// the group's subscriptions. Returns once the subscription is in force; dropping it ends it.
+    /// the group's subscriptions. Returns once the subscription is in force; dropping it ends it. A bare `>` hears the
+    /// bus's own traffic too.
     ///
     /// # Errors
     /// [`BusError::Away`] while the bus is not connected.

@@ -10,7 +10,7 @@ use crate::{BusError, BusState, Fabric, Heard};
 /// Every matching subscription hears a message once; others do not.
 pub async fn everyone_who_listens_hears_a_message(fabric: Fabric) {
     let mut heard = Vec::new();
-    for pattern in ["a.b.c", "a.*.c", "a.>", ">"] {
+    for pattern in ["a.b.c", "a.*.c", "a.>", "*.*.*"] {
         heard.push(listen(&fabric, pattern, None).await);
     }
     let mut others = Vec::new();

@@ -1,0 +1,279 @@
+//! Small facts in a JetStream bucket: [`Kv`].
+//!
+//! The stream is an ordinary key-value bucket, so that NATS's own tools show it. A lifetime is a whole number of seconds
+//! there and is rounded up.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    HeaderMap, Message, header,
+    jetstream::{self, kv, stream},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::sleep,
+};
+use trestle_bus::{BusError, BusState, Entry, Kv, KvEvent, pattern};
+
+use crate::{
+    jetstream::{Ack, Fault, code, number},
+    link::{Link, jittered},
+};
+
+/// How long the bucket remembers that a key is gone: a watcher that was away for less than this still hears of it.
+const GONE_KEPT: Duration = Duration::from_secs(600);
+
+/// Events that wait for one watcher; the rest waits on the server.
+const EVENTS_MAX: usize = 4 << 10;
+
+/// Before a watch that broke is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// [`Kv`] in a JetStream bucket, which is made when it is first used.
+pub(crate) struct BucketKv {
+    link: Arc<Link>,
+    made: OnceCell<()>,
+}
+
+impl BucketKv {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link, made: OnceCell::new() }
+    }
+
+    fn stream(&self) -> String {
+        format!("KV_{}", self.link.config.bucket)
+    }
+
+    fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.link.config.bucket)
+    }
+
+    async fn open(&self) -> Result<(), BusError> {
+        self.link.check()?;
+        self.made.get_or_try_init(|| self.make()).await.map(|()| ())
+    }
+
+    async fn make(&self) -> Result<(), BusError> {
+        let config = stream::Config {
+            name: self.stream(),
+            subjects: vec![self.subject(">")],
+            storage: stream::StorageType::File,
+            num_replicas: self.link.config.replicas,
+            max_messages: -1,
+            max_bytes: -1,
+            max_consumers: -1,
+            max_messages_per_subject: 1,
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            allow_message_ttl: true,
+            subject_delete_marker_ttl: Some(GONE_KEPT),
+            ..stream::Config::default()
+        };
+        self.link.make_stream(&config).await.map_err(|fault| self.error(fault))
+    }
+
+    fn error(&self, fault: Fault) -> BusError {
+        match fault {
+            Fault::Nobody => BusError::Refused("JetStream is not enabled on the NATS server".into()),
+            fault => fault.about(&self.stream()),
+        }
+    }
+
+    /// The last message of `key`, a marker of its end included.
+    async fn last(&self, key: &str) -> Result<Option<(Message, u64)>, Fault> {
+        let last = self.link.last_of(&self.stream(), &self.subject(key)).await?;
+        Ok(last.and_then(|message| {
+            let revision = number(message.headers.as_ref(), header::NATS_SEQUENCE)?;
+            Some((message, revision))
+        }))
+    }
+
+    async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, last: Option<u64>) -> Result<Ack, Fault> {
+        self.link.fits(&value)?;
+        let mut headers = HeaderMap::new();
+        if let Some(ttl) = ttl {
+            headers.insert(header::NATS_MESSAGE_TTL, header::HeaderValue::from(seconds(ttl)));
+        }
+        if let Some(last) = last {
+            headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, header::HeaderValue::from(last));
+        }
+        self.link.store(self.subject(key), headers, value).await
+    }
+}
+
+/// Whole seconds, at least one.
+fn seconds(ttl: Duration) -> u64 {
+    (ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1)
+}
+
+/// Whether a message of the bucket says that its key is gone.
+fn is_gone(message: &Message) -> bool {
+    message.headers.as_ref().is_some_and(|headers| {
+        let operation = headers.get("KV-Operation").map(header::HeaderValue::as_str);
+        matches!(operation, Some("DEL" | "PURGE")) || headers.get("Nats-Marker-Reason").is_some()
+    })
+}
+
+fn check(key: &str) -> Result<(), BusError> {
+    if pattern::is_valid_key(key) { Ok(()) } else { Err(BusError::Refused(format!("{key:?} is not a key"))) }
+}
+
+#[async_trait]
+impl Kv for BucketKv {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, BusError> {
+        check(key)?;
+        self.open().await?;
+        let last = self.last(key).await.map_err(|fault| self.error(fault))?;
+        let there = last.filter(|(message, _)| !is_gone(message));
+        Ok(there.map(|(message, revision)| Entry { value: message.payload, revision }))
+    }
+
+    async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {
+        check(key)?;
+        self.open().await?;
+        let ack = self.set(key, value, ttl, None).await.map_err(|fault| self.error(fault))?;
+        Ok(ack.sequence)
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &str,
+        expected: u64,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<Option<u64>, BusError> {
+        check(key)?;
+        self.open().await?;
+        let mut last = expected;
+        loop {
+            match self.set(key, value.clone(), ttl, Some(last)).await {
+                Ok(ack) => return Ok(Some(ack.sequence)),
+                Err(Fault::Refused { code, .. }) if code::WRONG_LAST_SEQUENCE.contains(&code) => {}
+                Err(fault) => return Err(self.error(fault)),
+            }
+            // "There is none" may still have a marker behind it, which is then what the bucket must find last.
+            match self.last(key).await.map_err(|fault| self.error(fault))? {
+                Some((message, revision)) if expected == 0 && is_gone(&message) && revision != last => last = revision,
+                None if expected == 0 && last != 0 => last = 0,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), BusError> {
+        check(key)?;
+        self.open().await?;
+        let last = self.last(key).await.map_err(|fault| self.error(fault))?;
+        if last.is_none_or(|(message, _)| is_gone(&message)) {
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "PURGE");
+        headers.insert(header::NATS_ROLLUP, "sub");
+        headers.insert(header::NATS_MESSAGE_TTL, header::HeaderValue::from(seconds(GONE_KEPT)));
+        let stored = self.link.store(self.subject(key), headers, Bytes::new()).await;
+        stored.map(|_| ()).map_err(|fault| self.error(fault))
+    }
+
+    async fn watch(&self, prefix: &str) -> Result<mpsc::Receiver<KvEvent>, BusError> {
+        check(&format!("{prefix}x"))?;
+        self.open().await?;
+        let info = self.link.api(&format!("STREAM.INFO.{}", self.stream()), &json!({})).await;
+        let info = info.map_err(|fault| self.error(fault))?;
+        let next = info["state"]["last_seq"].as_u64().unwrap_or(0) + 1;
+        let context = jetstream::new(self.link.client.clone());
+        let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("watch: {error}"));
+        let bucket = context.get_key_value(&self.link.config.bucket).await.map_err(|error| refused(&error))?;
+        let first = bucket.watch_from_revision(filter(prefix), next).await.map_err(|error| refused(&error))?;
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let watching = Watching { link: self.link.clone(), bucket, prefix: prefix.into(), next, sender };
+        tokio::spawn(watching.run(first));
+        Ok(events)
+    }
+}
+
+/// The keys that the server is asked for: those below the prefix's last dot.
+fn filter(prefix: &str) -> String {
+    prefix.rsplit_once('.').map_or_else(|| ">".to_owned(), |(below, _)| format!("{below}.>"))
+}
+
+/// One watch, taken up again after every break from where it was.
+struct Watching {
+    link: Arc<Link>,
+    bucket: kv::Store,
+    prefix: String,
+    next: u64,
+    sender: mpsc::Sender<KvEvent>,
+}
+
+impl Watching {
+    async fn run(mut self, first: kv::Watch) {
+        let mut watch = Some(first);
+        let mut state = self.link.signals.state.subscribe();
+        loop {
+            if let Some(watch) = watch.take() {
+                self.follow(watch).await;
+            }
+            let usable = state.wait_for(|state| *state != BusState::Away).await.map(|state| *state);
+            if self.sender.is_closed() || !matches!(usable, Ok(BusState::Connected(_))) {
+                return;
+            }
+            match self.bucket.watch_from_revision(filter(&self.prefix), self.next).await {
+                Ok(again) => watch = Some(again),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot watch yet");
+                    sleep(jittered(PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    /// Passes events on until the watch, the connection, the bus or the reader ends.
+    async fn follow(&mut self, mut watch: kv::Watch) {
+        let mut breaks = self.link.breaks();
+        let mut state = self.link.signals.state.subscribe();
+        loop {
+            let entry = tokio::select! {
+                entry = watch.next() => entry,
+                () = self.sender.closed() => return,
+                _ = breaks.changed() => return,
+                _ = state.wait_for(|state| *state == BusState::Closed) => return,
+            };
+            let Some(Ok(entry)) = entry else { return };
+            self.next = entry.revision + 1;
+            if !entry.key.starts_with(&self.prefix) {
+                continue;
+            }
+            let there = entry.operation == kv::Operation::Put;
+            let value = there.then_some(Entry { value: entry.value, revision: entry.revision });
+            if self.sender.send(KvEvent { key: entry.key, entry: value }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_rounded_up_to_seconds() {
+        for (ttl, is) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_500, 3)] {
+            assert_eq!(seconds(Duration::from_millis(ttl)), is);
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_asked_for_by_its_last_dot() {
+        for (prefix, is) in [("", ">"), ("ses", ">"), ("session.", "session.>"), ("a.b.c", "a.b.>")] {
+            assert_eq!(filter(prefix), is);
+        }
+    }
+}

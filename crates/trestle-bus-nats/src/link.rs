@@ -1,0 +1,208 @@
+//! The one connection to NATS that everything here shares: whether it is usable, and who must hear when it was not.
+//!
+//! In: the client's events. Out: the state of the bus, [`Heard::Lost`](trestle_bus::Heard::Lost) for every subscription
+//! after a break. Always: nothing is given to a client that is not connected, because it would keep it silently.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, Event, connection::State};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
+use trestle_bus::{BusError, BusState, Feed, LogSpec};
+
+use crate::{barrier::Barrier, config::NatsConfig};
+
+/// Appends on their way at once. The server drops what it cannot queue above 10,000 per stream, unheard by the client;
+/// 8 nodes x 1,024 stay below that, and the way is full at about 64 (MiB and round trips measured).
+const APPENDS_MAX: usize = 1_024;
+
+/// What the headers of a stored message may take of the server's largest message, in bytes.
+const HEADERS_BYTES: usize = 4 << 10;
+
+/// What the client's events say, as they come.
+pub(crate) struct Signals {
+    pub(crate) state: watch::Sender<BusState>,
+    /// How often the connection broke.
+    pub(crate) breaks: watch::Sender<u64>,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: watch::Sender::new(BusState::Away), breaks: watch::Sender::new(0) })
+    }
+
+    /// The connection broke.
+    pub(crate) fn broke(&self) {
+        self.breaks.send_modify(|breaks| *breaks += 1);
+        self.state.send_if_modified(|state| {
+            let open = *state != BusState::Closed && *state != BusState::Away;
+            if open {
+                *state = BusState::Away;
+            }
+            open
+        });
+    }
+
+    /// The connection stands again, unless it has broken since `breaks` were counted.
+    pub(crate) fn restored(&self, breaks: u64, connection: u64) -> bool {
+        self.state.send_if_modified(|state| {
+            let still = *state == BusState::Away && *self.breaks.borrow() == breaks;
+            if still {
+                *state = BusState::Connected(connection);
+            }
+            still
+        })
+    }
+}
+
+/// The connection.
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) config: NatsConfig,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) barrier: Barrier,
+    /// True once the bus is being closed and all that was heard before has come.
+    pub(crate) closing: watch::Sender<bool>,
+    /// Held by every subscription's task; closing waits until none is left.
+    pub(crate) alive: Mutex<Option<mpsc::Sender<()>>>,
+    pub(crate) gone: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    feeds: Mutex<HashMap<u64, Feed>>,
+    ids: AtomicU64,
+    /// Logs that this process has made sure of.
+    pub(crate) logs: Mutex<HashMap<String, LogSpec>>,
+    pub(crate) appends: Semaphore,
+}
+
+impl Link {
+    pub(crate) fn new(client: Client, config: NatsConfig, signals: Arc<Signals>, barrier: Barrier) -> Arc<Self> {
+        let (alive, gone) = mpsc::channel(1);
+        Arc::new(Self {
+            client,
+            config,
+            signals,
+            barrier,
+            closing: watch::Sender::new(false),
+            alive: Mutex::new(Some(alive)),
+            gone: tokio::sync::Mutex::new(gone),
+            feeds: Mutex::default(),
+            ids: AtomicU64::new(0),
+            logs: Mutex::default(),
+            appends: Semaphore::new(APPENDS_MAX),
+        })
+    }
+
+    /// Whether something can be sent now.
+    pub(crate) fn check(&self) -> Result<(), BusError> {
+        let connected = matches!(*self.signals.state.borrow(), BusState::Connected(_));
+        // The client knows a moment before its event has come.
+        if connected { self.check_client() } else { Err(BusError::Away) }
+    }
+
+    /// Whether the client is connected, be its subscriptions in force or not.
+    pub(crate) fn check_client(&self) -> Result<(), BusError> {
+        if self.client.connection_state() == State::Connected { Ok(()) } else { Err(BusError::Away) }
+    }
+
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.client.max_payload().saturating_sub(HEADERS_BYTES)
+    }
+
+    pub(crate) fn fits(&self, payload: &Bytes) -> Result<(), BusError> {
+        let (bytes, max) = (payload.len(), self.payload_bytes_max());
+        if bytes > max { Err(BusError::TooLarge { bytes, max }) } else { Ok(()) }
+    }
+
+    /// Ends when the connection breaks from now on.
+    pub(crate) fn breaks(&self) -> watch::Receiver<u64> {
+        self.signals.breaks.subscribe()
+    }
+
+    /// Returns once the server has seen everything that was sent before.
+    pub(crate) async fn barrier(&self) -> Result<(), BusError> {
+        let (began, mut breaks) = (Instant::now(), self.breaks());
+        self.check()?;
+        tokio::select! {
+            passed = self.barrier.pass() => passed.ok_or_else(|| BusError::Timeout(began.elapsed())),
+            _ = breaks.changed() => Err(BusError::Away),
+        }
+    }
+
+    /// Keeps `feed` among those that hear of losses, until [`Link::forget`].
+    pub(crate) fn remember(&self, feed: Feed) -> u64 {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        self.feeds.lock().insert(id, feed);
+        id
+    }
+
+    pub(crate) fn forget(&self, id: u64) {
+        self.feeds.lock().remove(&id);
+    }
+
+    fn tell_lost(&self) {
+        self.feeds.lock().values().for_each(|feed| feed.lost(0));
+    }
+
+    /// Follows what the client says until the bus is closed.
+    pub(crate) async fn supervise(link: Weak<Self>, mut events: mpsc::Receiver<Event>) {
+        let mut connections = 1;
+        while let Some(event) = events.recv().await {
+            let Some(link) = link.upgrade() else { return };
+            match event {
+                Event::Connected if *link.signals.state.borrow() == BusState::Away => {
+                    if link.restore(connections + 1).await {
+                        connections += 1;
+                    }
+                }
+                Event::SlowConsumer(_) => {
+                    tracing::warn!("the NATS client has dropped messages it could not queue");
+                    link.tell_lost();
+                }
+                Event::ServerError(error) => tracing::warn!(%error, "NATS server"),
+                Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
+                Event::LameDuckMode => tracing::info!("the NATS server is about to stop"),
+                Event::Closed => return,
+                Event::Connected | Event::Disconnected | Event::Draining => {}
+            }
+        }
+    }
+
+    /// After the client has connected anew: waits until its subscriptions are in force, sees to the logs, tells everyone
+    /// that something may have been missed. False if it broke again meanwhile.
+    async fn restore(&self, connection: u64) -> bool {
+        let breaks = *self.breaks().borrow_and_update();
+        let broken = || *self.signals.breaks.borrow() != breaks || *self.signals.state.borrow() == BusState::Closed;
+        while self.barrier.pass().await.is_none() {
+            if broken() {
+                return false;
+            }
+        }
+        // A server that came back without its data would refuse every append until somebody makes the logs again.
+        let specs: Vec<LogSpec> = self.logs.lock().values().cloned().collect();
+        for spec in specs {
+            if let Err(error) = self.make_log(&spec).await {
+                tracing::warn!(log = spec.name, ?error, "the log is not there after the break");
+            }
+        }
+        let restored = self.signals.restored(breaks, connection);
+        if restored {
+            self.tell_lost();
+        }
+        restored
+    }
+}
+
+/// Between 0.75 and 1.25 times `pause`, so that those who lost one server do not all come back at one moment.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,179 @@
+//! Stored messages in JetStream: [`Log`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{HeaderMap, StatusCode, header, jetstream::stream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+use trestle_bus::{Appended, BusError, Consumer, ConsumerSpec, Log, LogSpec, Stored, Subject, pattern};
+
+use crate::{
+    consumer::PullConsumer,
+    jetstream::{Fault, code, number},
+    link::Link,
+};
+
+/// Messages asked for in one request. The server sends them as fast as it can, into a queue of 64 Ki.
+const READ_AT_ONCE_MAX: usize = 1_024;
+
+impl Link {
+    /// Makes the stream, or changes it.
+    pub(crate) async fn make_stream(&self, config: &stream::Config) -> Result<(), Fault> {
+        match self.api(&format!("STREAM.UPDATE.{}", config.name), config).await {
+            Err(Fault::Refused { code: code::STREAM_NOT_FOUND, .. }) => {
+                self.api(&format!("STREAM.CREATE.{}", config.name), config).await.map(|_| ())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    pub(crate) async fn make_log(&self, spec: &LogSpec) -> Result<(), BusError> {
+        let config = stream_config(spec, self.config.replicas);
+        self.make_stream(&config).await.map_err(|fault| match fault {
+            Fault::Nobody => BusError::Refused("JetStream is not enabled on the NATS server".into()),
+            fault => fault.about(&spec.name),
+        })
+    }
+
+    /// What no listener means: a log that we have made sure of is there, but has no leader at the moment.
+    fn unanswered(&self, fault: Fault, what: &str, ours: impl Fn(&LogSpec) -> bool) -> BusError {
+        match fault {
+            Fault::Nobody if self.logs.lock().values().any(ours) => BusError::Away,
+            fault => fault.about(what),
+        }
+    }
+}
+
+fn stream_config(spec: &LogSpec, replicas: usize) -> stream::Config {
+    stream::Config {
+        name: spec.name.clone(),
+        subjects: spec.subjects.iter().map(ToString::to_string).collect(),
+        retention: if spec.work_queue { stream::RetentionPolicy::WorkQueue } else { stream::RetentionPolicy::Limits },
+        storage: stream::StorageType::File,
+        num_replicas: replicas,
+        max_messages: -1,
+        max_bytes: -1,
+        max_consumers: -1,
+        max_messages_per_subject: spec.per_subject_max.and_then(|most| i64::try_from(most).ok()).unwrap_or(-1),
+        max_age: spec.age_max.unwrap_or_default(),
+        duplicate_window: spec.dedup_window,
+        allow_direct: true,
+        republish: spec.republish.as_ref().map(|(from, to)| stream::Republish {
+            source: format!("{from}.>"),
+            destination: format!("{to}.>"),
+            headers_only: false,
+        }),
+        ..stream::Config::default()
+    }
+}
+
+/// [`Log`] in JetStream.
+pub(crate) struct StreamLog(pub(crate) Arc<Link>);
+
+#[async_trait]
+impl Log for StreamLog {
+    async fn ensure(&self, spec: &LogSpec) -> Result<(), BusError> {
+        self.0.check()?;
+        self.0.make_log(spec).await?;
+        self.0.logs.lock().insert(spec.name.clone(), spec.clone());
+        Ok(())
+    }
+
+    async fn append(&self, subject: &Subject, dedup: Option<&str>, payload: Bytes) -> Result<Appended, BusError> {
+        self.0.check()?;
+        self.0.fits(&payload)?;
+        let mut headers = HeaderMap::new();
+        if let Some(id) = dedup.filter(|id| !id.is_empty()) {
+            let id = id.parse::<header::HeaderValue>();
+            headers
+                .insert(header::NATS_MESSAGE_ID, id.map_err(|error| BusError::Refused(format!("dedup id: {error}")))?);
+        }
+        let patience = self.0.config.request_timeout;
+        let _one_of_few = timeout(patience, self.0.appends.acquire()).await.map_err(|_| BusError::Timeout(patience))?;
+        let stored = self.0.store(subject.to_string(), headers, payload).await;
+        let covers = |spec: &LogSpec| spec.subjects.iter().any(|at| pattern::matches(at.as_str(), subject.as_str()));
+        let ack = stored.map_err(|fault| self.0.unanswered(fault, subject.as_str(), covers))?;
+        Ok(Appended { offset: ack.sequence, duplicate: ack.duplicate })
+    }
+
+    async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<Stored>, BusError> {
+        let mut stored: Vec<Stored> = Vec::new();
+        let mut from = from.max(1);
+        while stored.len() < most {
+            let asked = (most - stored.len()).min(READ_AT_ONCE_MAX);
+            let read = self.read_some(log, subject, from, asked).await;
+            let (some, more) = read.map_err(|fault| self.0.unanswered(fault, log, |spec| spec.name == log))?;
+            from = some.last().map_or(from, |last| last.offset + 1);
+            let none = some.is_empty();
+            stored.extend(some);
+            if none || !more {
+                break;
+            }
+        }
+        Ok(stored)
+    }
+
+    async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
+        self.0.check()?;
+        let last = self.0.last_of(log, subject.as_str()).await;
+        let last = last.map_err(|fault| self.0.unanswered(fault, log, |spec| spec.name == log))?;
+        Ok(last.and_then(|message| number(message.headers.as_ref(), header::NATS_SEQUENCE)).unwrap_or(0))
+    }
+
+    async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
+        self.0.check()?;
+        let consumer = PullConsumer::new(self.0.clone(), spec.clone());
+        consumer.make().await?;
+        Ok(Arc::new(consumer))
+    }
+}
+
+impl StreamLog {
+    /// One batch of direct gets: the messages, and whether there are more.
+    async fn read_some(
+        &self,
+        log: &str,
+        subject: &Subject,
+        from: u64,
+        most: usize,
+    ) -> Result<(Vec<Stored>, bool), Fault> {
+        self.0.check()?;
+        let (began, mut breaks) = (Instant::now(), self.0.breaks());
+        let refused = |error: &dyn std::fmt::Display| Fault::Bus(BusError::Refused(error.to_string()));
+        let inbox = self.0.client.new_inbox();
+        let mut answers = self.0.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
+        let request = json!({ "seq": from, "next_by_subj": subject.as_str(), "batch": most }).to_string();
+        let asked = self.0.client.publish_with_reply(format!("$JS.API.DIRECT.GET.{log}"), inbox, request.into());
+        asked.await.map_err(|error| refused(&error))?;
+        let mut stored = Vec::new();
+        loop {
+            let patience: Duration = self.0.config.request_timeout;
+            let message = tokio::select! {
+                next = timeout(patience, answers.next()) => next.map_err(|_| BusError::Timeout(began.elapsed()))?,
+                _ = breaks.changed() => return Err(BusError::Away.into()),
+            };
+            let message = message.ok_or(BusError::Away)?;
+            match message.status {
+                None => {
+                    let offset = number(message.headers.as_ref(), header::NATS_SEQUENCE);
+                    let offset = offset.ok_or_else(|| refused(&"a stored message without its sequence"))?;
+                    stored.push(Stored { offset, payload: message.payload });
+                }
+                // The end of the batch says how many messages of the subject come after it.
+                Some(status) if u16::from(status) == 204 => {
+                    let pending = number(message.headers.as_ref(), "Nats-Num-Pending").unwrap_or(0);
+                    return Ok((stored, pending > 0));
+                }
+                Some(StatusCode::NOT_FOUND) => return Ok((stored, false)),
+                Some(StatusCode::NO_RESPONDERS) => return Err(Fault::Nobody),
+                Some(status) => {
+                    let said = message.description.unwrap_or_default().to_string();
+                    return Err(Fault::Refused { code: status.into(), said });
+                }
+            }
+        }
+    }
+}

@@ -96,7 +96,7 @@ export class Connection extends EventTarget {
         ({ connected }) => {
           this.#attempt = 0;
           this.#say('state', { state: 'connected', ...connected });
-          this.#ping(Number.parseFloat(connected.pingInterval ?? '25s') * 1000);
+          this.#ping(Number.parseFloat(connected.pingInterval ?? '25s') * 1000, 0);
         },
         (refused) => this.#say('error', refused.error ?? { message: refused.message }),
       );
@@ -126,7 +126,7 @@ export class Connection extends EventTarget {
   }
 
   /** A browser cannot see WebSocket pings, so it asks by itself whether the line is alive. */
-  #ping(everyMs) {
+  #ping(everyMs, firstMs = everyMs) {
     this.#timer = setTimeout(async () => {
       const dead = setTimeout(() => this.#lost(1006, 'no pong'), PONG_TIMEOUT_MS);
       const begun = performance.now();
@@ -139,7 +139,7 @@ export class Connection extends EventTarget {
       } finally {
         clearTimeout(dead);
       }
-    }, everyMs);
+    }, firstMs);
   }
 
   #lost(code, reason) {

@@ -30,7 +30,7 @@ export class FrameLog {
     this.#tally(sent, size);
     const kinds = frames.map(kindOf);
     if (this.#paused || (!this.#pings && kinds.every((kind) => kind === 'ping' || kind === 'pong'))) return;
-    const row = element('li', { className: sent ? 'sent' : 'got' });
+    const row = element('li', { className: kinds.includes('error') ? 'refused' : sent ? 'sent' : 'got' });
     const details = element('details');
     const line = element('summary');
     line.append(

@@ -97,6 +97,7 @@ async function main() {
     seen.byHand = await submit(json, '#raw', { frame: '{"messageType":"NOT_THERE","payload":{}}' });
     await protobuf.locator('#frames summary', { hasText: 'HANDLED' }).first().click();
     seen.hex = await protobuf.locator('#frames pre').first().textContent();
+    await json.locator('#rtt', { hasText: 'ms' }).waitFor();
     seen.session = await json.locator('#session').textContent();
 
     const phone = await browser.newContext({ viewport: { width: 390, height: 844 }, colorScheme: 'light', isMobile: true, hasTouch: true });
@@ -105,6 +106,7 @@ async function main() {
     await comments(json, 3);
     seen.sideways = await small.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
     for (const [name, page] of Object.entries({ light: json, dark: protobuf, phone: small })) {
+      await page.evaluate(() => scrollTo(0, 0));
       await page.screenshot({ path: `${out}/page-${name}.png`, fullPage: true });
     }
     seen.faults = faults;

@@ -12,5 +12,5 @@ jars=$(maven_jars "$(named blackbox-java "$(cat "$here/pom.xml")")" "$here/pom.x
 work=$1
 SCHEMAS=$here/../schemas "$home/clients/stubs.sh" "$work/stubs" java
 find "$work/stubs/java" "$here" -name '*.java' >"$work/sources"
-javac -nowarn -d "$work/classes" -cp "$jars/*" "@$work/sources"
+javac -J-XX:TieredStopAtLevel=1 -proc:none -nowarn -d "$work/classes" -cp "$jars/*" "@$work/sources"
 exec java -XX:TieredStopAtLevel=1 -cp "$work/classes:$jars/*" Push "$3"

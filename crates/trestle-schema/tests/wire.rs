@@ -155,3 +155,26 @@ fn a_oneof_set_half_a_million_times_is_settled_in_one_pass() {
     all.protobuf_to_json(&wire, &mut json).expect("valid");
     assert!(json.ends_with(br#",7,7],"choiceString":""}"#));
 }
+
+#[test]
+fn a_key_that_comes_in_many_entries_is_written_once() {
+    let all = kind("rich.v1.All");
+    // by_uint32 { 1..=20: false }, then the same keys with true.
+    let entries = |value: u8| (1..=20_u8).flat_map(move |key| [0xda, 2, 4, 8, key, 0x10, value]);
+    let wire: Vec<u8> = entries(0).chain(entries(1)).collect();
+    let mut json = Vec::new();
+    all.protobuf_to_json(&wire, &mut json).expect("valid");
+    let expected: Vec<String> = (1..=20).map(|key| format!("\"{key}\":true")).collect();
+    assert_eq!(String::from_utf8_lossy(&json), format!("{{\"byUint32\":{{{}}}}}", expected.join(",")));
+}
+
+#[test]
+fn a_maps_value_in_two_parts_is_merged() {
+    let all = kind("rich.v1.All");
+    // by_string { "k": Leaf { name: "x" } and Leaf { number: 7 } } in one entry.
+    let wire = [0xa2, 3, 12, 0x0a, 1, b'k', 0x12, 3, 0x0a, 1, b'x', 0x12, 2, 0x10, 7];
+    let mut json = Vec::new();
+    assert_eq!(all.validate(&wire), Ok(()));
+    all.protobuf_to_json(&wire, &mut json).expect("valid");
+    assert_eq!(String::from_utf8_lossy(&json), r#"{"byString":{"k":{"name":"x","number":7}}}"#);
+}

@@ -63,7 +63,7 @@ impl Writer {
             Some(first) => first,
             None => tokio::select! {
                 biased;
-                answer = self.answers.recv() => return answer,
+                answer = self.answers.recv() => return answer.or_else(|| attached.farewell()),
                 Some(first) = attached.queue.recv() => first,
             },
         };
@@ -74,6 +74,16 @@ impl Writer {
 }
 
 impl Attached {
+    /// What a stream that has nothing in flight is still told when it is drained.
+    fn farewell(&mut self) -> Option<Answer> {
+        while let Ok(outgoing) = self.queue.try_recv() {
+            if let Outgoing::Draining(draining) = outgoing {
+                return Some(Ok(v1::GatewayFrame { frame: Some(Frame::Draining(draining)) }));
+            }
+        }
+        None
+    }
+
     /// The frame that begins with `first`, and what was taken off the queue beyond it.
     fn write(&mut self, first: Outgoing) -> (Frame, Option<Outgoing>) {
         let delivery = match first {

@@ -1,0 +1,217 @@
+//! Build, run, drain: one node from its configuration to its exit.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use axum::{Router, serve::Listener as _};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use trestle_auth::{Channels, Gate};
+use trestle_bridge::{Bridge, NamespaceView};
+use trestle_bus::{
+    BusState, Fabric,
+    embedded::{Embedded, EmbeddedConfig},
+    logs,
+};
+use trestle_bus_nats::Nats;
+use trestle_edge::Edge;
+use trestle_hub::Hub;
+use trestle_schema::{SchemaSource, Schemas};
+use trestle_telemetry::{Telemetry, metrics::Metrics};
+use trestle_wire::{NodeId, Subjects};
+
+use crate::{
+    config::{BusKind, Config, Role},
+    console::{self, Status},
+    demo,
+    drain::Signals,
+};
+
+/// A node that serves.
+pub(crate) struct Node {
+    /// Where clients connect.
+    pub(crate) listen: SocketAddr,
+    /// Where services connect.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Its name.
+    pub(crate) id: NodeId,
+    pub(crate) fabric: Fabric,
+    pub(crate) schemas: Schemas,
+    pub(crate) edge: Option<Arc<Edge>>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) telemetry: Telemetry,
+    /// Stops taking connections, of clients and of HTTP.
+    pub(crate) intake: CancellationToken,
+    /// Stops the bridge: its streams are drained first.
+    pub(crate) bridge_stop: CancellationToken,
+    pub(crate) demo_stop: CancellationToken,
+    pub(crate) http: JoinHandle<std::io::Result<()>>,
+    pub(crate) bridge: Option<JoinHandle<anyhow::Result<()>>>,
+    pub(crate) demo: Option<JoinHandle<()>>,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub(crate) async fn serve(config: Config, json_logs: bool) -> anyhow::Result<()> {
+    let with_demo = config.schemas.is_none();
+    let drain_timeout = config.drain_timeout;
+    let bus = config.bus.clone();
+    let mut signals = Signals::listen()?;
+    let node = Node::start(config).await?;
+    if json_logs {
+        console::print_ready_json(&node, &bus);
+    } else {
+        console::print_welcome(&node, &bus, with_demo);
+    }
+    signals.until_told(&node).await;
+    node.drain(drain_timeout).await
+}
+
+impl Node {
+    /// Builds everything in the order of the way of a message, and begins to serve.
+    pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
+        let faults = config.faults();
+        if !faults.is_empty() {
+            bail!("the configuration has faults:\n  {}", faults.join("\n  "));
+        }
+        let id = config.node_id()?;
+        let telemetry = Telemetry::init(&config.telemetry, &id)?;
+        let tracer = telemetry.tracer();
+        let mut metrics = Metrics::new();
+        let subjects = Subjects::new(&config.subject_prefix);
+        let schemas = Schemas::open(schema_source(&config)?)?;
+        let channels = Arc::new(Channels::new(&config.channels).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?);
+        let fabric = open_bus(&config, &id).await?;
+        ensure_logs(&fabric, &subjects, &channels).await?;
+
+        let status = Arc::new(Status::new(fabric.bus.state()));
+        let mut router = Router::new();
+        let mut edge = None;
+        if config.roles.contains(&Role::Edge) {
+            let hub = Hub::open(trestle_hub::Parts {
+                node: id.clone(),
+                subjects: subjects.clone(),
+                fabric: fabric.clone(),
+                schemas: schemas.clone(),
+                tracer: tracer.clone(),
+                registry: metrics.registry(),
+            });
+            let opened = Edge::open(trestle_edge::Parts {
+                node: id.clone(),
+                config: config.edge.clone(),
+                session: config.session.clone(),
+                gate: Gate::open(&config.auth)?,
+                channels: Arc::clone(&channels),
+                schemas: schemas.clone(),
+                fabric: fabric.clone(),
+                subjects: subjects.clone(),
+                hub: hub.await.context("the bus cannot be listened to")?,
+                tracer: tracer.clone(),
+                registry: metrics.registry(),
+            });
+            let opened = opened.await.context("the bus cannot be listened to")?;
+            router = router.merge(opened.router());
+            edge = Some(opened);
+        }
+
+        let bridge_stop = CancellationToken::new();
+        let (mut bridge, mut grpc) = (None, None);
+        if config.roles.contains(&Role::Bridge) {
+            let built = Bridge::new(trestle_bridge::Parts {
+                node: id.clone(),
+                subjects: subjects.clone(),
+                schemas: schemas.clone(),
+                fabric: fabric.clone(),
+                tracer: tracer.clone(),
+                channels: Arc::new(Namespaces(Arc::clone(&channels))),
+                config: config.bridge.clone(),
+                registry: metrics.registry(),
+            });
+            let listener = TcpListener::bind(config.grpc).await.with_context(|| format!("grpc: {}", config.grpc))?;
+            grpc = Some(listener.local_addr()?);
+            router = router.merge(built.router());
+            let stop = bridge_stop.clone();
+            bridge = Some(tokio::spawn(async move { Ok(built.serve(listener, stop.cancelled_owned()).await?) }));
+        }
+
+        router = router.merge(console::router(&status, metrics, config.page));
+        let listener = trestle_edge::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
+        let listen = listener.local_addr()?;
+        let intake = CancellationToken::new();
+        let stop = intake.clone();
+        let http = tokio::spawn(async move {
+            axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await
+        });
+
+        let demo_stop = CancellationToken::new();
+        let demo = match (config.schemas.is_none(), grpc) {
+            (true, Some(address)) => Some(demo::start(address, demo_stop.clone())),
+            _ => None,
+        };
+        Ok(Self {
+            listen,
+            grpc,
+            id,
+            fabric,
+            schemas,
+            edge,
+            status,
+            telemetry,
+            intake,
+            bridge_stop,
+            demo_stop,
+            http,
+            bridge,
+            demo,
+        })
+    }
+}
+
+/// Where the configuration says that the schemas are.
+pub(crate) fn schema_source(config: &Config) -> anyhow::Result<SchemaSource> {
+    let Some(path) = &config.schemas else { return Ok(SchemaSource::examples()) };
+    if !path.exists() {
+        bail!("schemas: {} does not exist", path.display());
+    }
+    Ok(SchemaSource::from_path(path))
+}
+
+async fn open_bus(config: &Config, id: &NodeId) -> anyhow::Result<Fabric> {
+    match config.bus_kind()? {
+        BusKind::Embedded => {
+            let embedded = EmbeddedConfig { data_dir: config.data_dir.clone(), ..EmbeddedConfig::default() };
+            Embedded::open(embedded).context("the embedded bus cannot open its logs (data_dir)")
+        }
+        BusKind::Nats(url) => {
+            let connection = config.nats.connection(&url, id, &config.subject_prefix);
+            Nats::connect(connection).await.context("the bus cannot be reached")
+        }
+    }
+}
+
+async fn ensure_logs(fabric: &Fabric, subjects: &Subjects, channels: &Channels) -> anyhow::Result<()> {
+    let histories = channels.iter().filter_map(|(name, namespace)| {
+        let history = namespace.history.as_ref()?;
+        Some(logs::history(subjects, name, history.size, history.ttl))
+    });
+    for spec in histories.chain([logs::work(subjects)]) {
+        fabric.log.ensure(&spec).await.with_context(|| format!("the bus does not keep log {}", spec.name))?;
+    }
+    Ok(())
+}
+
+/// What the bridge wants to know of the channels' policy.
+struct Namespaces(Arc<Channels>);
+
+impl trestle_bridge::Channels for Namespaces {
+    fn namespace(&self, name: &str) -> Option<NamespaceView> {
+        let views: BTreeMap<_, _> = self.0.iter().collect();
+        views.get(name).map(|namespace| NamespaceView { history: namespace.history.is_some() })
+    }
+}
+
+/// Whether the bus is connected.
+pub(crate) fn is_connected(state: BusState) -> bool {
+    matches!(state, BusState::Connected(_))
+}

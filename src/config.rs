@@ -1,0 +1,218 @@
+//! The whole configuration: composed of what each crate owns, read, checked, printed.
+
+mod nats;
+mod print;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use trestle_auth::{AuthConfig, Channels, ChannelsConfig};
+use trestle_edge::EdgeConfig;
+use trestle_session::SessionConfig;
+use trestle_telemetry::TelemetryConfig;
+use trestle_wire::NodeId;
+
+pub(crate) use nats::NatsOptions;
+pub(crate) use print::commented;
+
+/// Trestle's configuration. Every key has a default; `trestle check` says what is wrong with a file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Address for clients and for HTTP: `/ws`, `/v1/push`, `/metrics`, `/healthz`, `/readyz`, the page at `/`. Port 0
+    /// takes a free one. Loopback by default: nothing is open to the network unless you say so.
+    pub(crate) listen: SocketAddr,
+    /// Address for services, by gRPC.
+    pub(crate) grpc: SocketAddr,
+    /// The fabric between nodes: `embedded`, or `nats://host:4222` (several, separated by commas).
+    pub(crate) bus: String,
+    /// First word or words of every subject on the bus, so that several installations can share one NATS.
+    pub(crate) subject_prefix: String,
+    /// Folder of `.proto` files, or a descriptor set as `buf build -o` writes it. Not set: the schemas of the demo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) schemas: Option<PathBuf>,
+    /// Where the embedded bus keeps its logs. Not set: in memory, and gone with the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Name of this node, unique among the nodes of one bus: lower-case letters, digits and `-`. Not set: made up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+    /// What this process does: `edge` (clients), `bridge` (services). On the embedded bus it has to be both.
+    pub(crate) roles: Vec<Role>,
+    /// How long a stopping node lets what is in flight end, clients and services together. Orchestrators give 30 s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) drain_timeout: Duration,
+    /// Whether the page at `/` is served, on which messages can be tried in a browser.
+    pub(crate) page: bool,
+    /// Clients' sockets.
+    pub(crate) edge: EdgeConfig,
+    /// Clients' sessions.
+    pub(crate) session: SessionConfig,
+    /// Who may connect.
+    pub(crate) auth: AuthConfig,
+    /// Channels and who may use them.
+    pub(crate) channels: ChannelsConfig,
+    /// Services.
+    pub(crate) bridge: trestle_bridge::Config,
+    /// The connection to NATS, where `bus` names one.
+    pub(crate) nats: NatsOptions,
+    /// Logs and traces.
+    pub(crate) telemetry: TelemetryConfig,
+}
+
+/// A part of the gateway that a process may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Clients on WebSocket.
+    Edge,
+    /// Services on gRPC.
+    Bridge,
+}
+
+/// Where messages travel between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BusKind {
+    /// In this process.
+    Embedded,
+    /// On NATS.
+    Nats(String),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            grpc: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            bus: "embedded".into(),
+            subject_prefix: "trestle".into(),
+            schemas: None,
+            data_dir: None,
+            node: None,
+            roles: vec![Role::Edge, Role::Bridge],
+            drain_timeout: Duration::from_secs(30),
+            page: true,
+            edge: EdgeConfig::default(),
+            session: SessionConfig::default(),
+            auth: AuthConfig::default(),
+            channels: ChannelsConfig::default(),
+            bridge: trestle_bridge::Config::default(),
+            nats: NatsOptions::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`; the defaults where there is none.
+    pub(crate) fn read(path: Option<&std::path::Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a configuration of trestle", path.display()))
+    }
+
+    /// Where messages travel.
+    pub(crate) fn bus_kind(&self) -> anyhow::Result<BusKind> {
+        match self.bus.as_str() {
+            "embedded" => Ok(BusKind::Embedded),
+            urls if urls.split(',').all(|url| url.starts_with("nats://") || url.starts_with("tls://")) => {
+                Ok(BusKind::Nats(urls.to_owned()))
+            }
+            other => bail!("bus: {other:?} is neither `embedded` nor `nats://host:port`"),
+        }
+    }
+
+    /// The node's name, made up if none is set.
+    pub(crate) fn node_id(&self) -> anyhow::Result<NodeId> {
+        let name = self.node.clone().unwrap_or_else(|| format!("node-{:08x}", fastrand::u32(..)));
+        NodeId::parse(&name).context("node")
+    }
+
+    /// Everything that is wrong with it, a sentence each.
+    #[must_use]
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |result: anyhow::Result<()>| faults.extend(result.err().map(|error| format!("{error:#}")));
+        check(self.bus_kind().map(drop));
+        check(self.node_id().map(drop));
+        check(self.roles_fit());
+        check(self.prefix_fits());
+        faults.extend(Channels::new(&self.channels).err().unwrap_or_default());
+        faults.extend(self.edge.faults());
+        faults.extend(self.session.faults());
+        faults.extend(self.bridge.faults().into_iter().map(|fault| format!("bridge.{fault}")));
+        faults.extend(self.nats.faults());
+        if self.listen == self.grpc && self.listen.port() != 0 {
+            faults.push(format!("listen and grpc are both {}; give them different ports", self.listen));
+        }
+        if self.session.outbox_bytes_max < self.edge.frame_bytes_max {
+            faults.push(format!(
+                "session.outbox_bytes_max ({}) must not be less than edge.frame_bytes_max ({}): one message of a client \
+                 would fill another's outbox",
+                self.session.outbox_bytes_max, self.edge.frame_bytes_max
+            ));
+        }
+        if self.session.request_timeout_max > self.bridge.request_timeout_max {
+            faults.push(format!(
+                "session.request_timeout_max ({:?}) must not be more than bridge.request_timeout_max ({:?})",
+                self.session.request_timeout_max, self.bridge.request_timeout_max
+            ));
+        }
+        faults
+    }
+
+    fn roles_fit(&self) -> anyhow::Result<()> {
+        if self.roles.is_empty() {
+            bail!("roles is empty; take `edge`, `bridge` or both");
+        }
+        let both = self.roles.contains(&Role::Edge) && self.roles.contains(&Role::Bridge);
+        if self.bus == "embedded" && !both {
+            bail!("roles: on the embedded bus one process has to be both edge and bridge; set `bus` to share the work");
+        }
+        Ok(())
+    }
+
+    fn prefix_fits(&self) -> anyhow::Result<()> {
+        let word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if self.subject_prefix.split('.').all(word) {
+            return Ok(());
+        }
+        bail!("subject_prefix: {:?} is not lower-case letters and digits, with dots between words", self.subject_prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_fault() {
+        assert_eq!(Config::default().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn keys_that_disagree_are_named_together() {
+        let mut config = Config { bus: "kafka://x".into(), roles: vec![Role::Edge], ..Config::default() };
+        config.subject_prefix = "a..b".into();
+        config.session.request_timeout_max = Duration::from_secs(600);
+        let faults = config.faults().join("\n");
+        for part in ["bus: \"kafka://x\"", "subject_prefix: \"a..b\"", "bridge.request_timeout_max"] {
+            assert!(faults.contains(part), "{part} is not in:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<Config>("[edge]\nframe_byte_max = 1\n").expect_err("unknown key");
+        assert!(error.to_string().contains("frame_byte_max"), "{error}");
+    }
+
+    #[test]
+    fn the_printed_config_is_the_default_one() {
+        let printed: Config = toml::from_str(&commented()).expect("what is printed can be read");
+        assert_eq!(toml::to_string(&printed).ok(), toml::to_string(&Config::default()).ok());
+    }
+}

@@ -1,0 +1,17 @@
+//! The real binary over real sockets: one file per promise.
+
+mod bad_input;
+mod channels;
+mod command_line;
+mod heartbeat;
+mod nats;
+mod page;
+mod reload;
+mod requests;
+mod service;
+mod stopping;
+mod stubs;
+mod support;
+mod tracing;
+mod upgrade;
+mod work;

@@ -1,0 +1,98 @@
+//! From HTTP to WebSocket: what is refused, and who one is after it.
+
+use serde_json::json;
+
+use crate::support::{Ws, file, gateway, http};
+
+const GOOD: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// What tokens are signed with.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+#[tokio::test]
+async fn a_request_that_is_no_upgrade_is_told_why() {
+    let gateway = gateway(&[]).await;
+    let rows = [
+        ("GET", String::new(), 426, "speaks WebSocket"),
+        ("POST", GOOD.to_owned(), 426, "speaks WebSocket"),
+        ("GET", GOOD.replace("version: 13", "version: 8"), 426, "version 13"),
+        ("GET", GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400, "Sec-WebSocket-Key"),
+        ("GET", format!("{GOOD}sec-websocket-protocol: mqtt, chat\r\n"), 400, "trestle.v1.json"),
+    ];
+    for (method, headers, status, said) in rows {
+        let (answered, body) = http(&gateway, method, "/ws", &headers, "").await;
+        assert_eq!(answered, status, "{headers}");
+        assert!(body.contains(said), "{body:?} does not say {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_known_subprotocol_of_the_client_is_spoken() {
+    let gateway = gateway(&[]).await;
+    let ws = Ws::open_with(&gateway, &[("sec-websocket-protocol", "other, trestle.v1.json, trestle.v1.proto")]).await;
+    drop(ws);
+    // tungstenite itself refuses an upgrade whose subprotocol it did not ask for.
+    let mut bare = Ws::open(&gateway).await;
+    assert!(bare.ask(json!({"id": 1, "connect": {}})).await["connected"].is_object(), "none asked for means JSON");
+}
+
+#[tokio::test]
+async fn only_listed_origins_may_connect() {
+    let config = file("[edge]\norigins = [\"https://app.example\"]\n");
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    let (status, body) = http(&gateway, "GET", "/ws", &format!("{GOOD}origin: https://evil.example\r\n"), "").await;
+    assert_eq!(status, 403);
+    assert!(body.contains("origin_denied"), "{body}");
+    let mut ws = Ws::open_with(&gateway, &[("origin", "https://app.example")]).await;
+    assert!(ws.ask(json!({"id": 1, "connect": {}})).await["connected"].is_object());
+    // A program that is no browser sends none.
+    Ws::connect(&gateway).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_places_are_told_to_go_elsewhere() {
+    let config = file("[edge]\nconnections_max = 1\n");
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    let ws = Ws::connect(&gateway).await;
+    let (status, body) = http(&gateway, "GET", "/ws", GOOD, "").await;
+    assert_eq!(status, 429);
+    assert!(body.contains("too_many_connections"), "{body}");
+    // The place is free once the gateway has closed its side too.
+    ws.close().await;
+    Ws::connect(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_token_comes_by_frame_header_or_query_and_gives_a_user() {
+    let secret = file(SECRET);
+    let config = file(&format!(
+        "[auth]\nanonymous = false\nhs256_secret_file = {:?}\n[channels.namespaces.staff]\nsubscribe = \"users\"\n",
+        secret.path()
+    ));
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    let good = token(&json!({"sub": "ann", "scope": "chat", "exp": 4_000_000_000_u64}));
+    let expired = token(&json!({"sub": "ann", "exp": 1_000_000_000}));
+
+    let by_frame = Ws::open(&gateway).await.ask(json!({"id": 1, "connect": {"token": good}})).await;
+    assert_eq!(by_frame["connected"]["user"], "ann", "{by_frame}");
+    let mut by_header = Ws::open_with(&gateway, &[("authorization", &format!("Bearer {good}"))]).await;
+    assert_eq!(by_header.ask(json!({"id": 1, "connect": {}})).await["connected"]["user"], "ann");
+    let subscribed = by_header.ask(json!({"id": 2, "subscribe": {"channel": "staff:1"}})).await;
+    assert!(subscribed["subscribed"].is_object(), "{subscribed}");
+    let mut by_query = Ws::open_at(&gateway, &format!("/ws?access_token={good}")).await;
+    assert_eq!(by_query.ask(json!({"id": 1, "ping": {}})).await["replyTo"], 1, "an implicit connect");
+
+    for (token, reason) in [(None, "token_missing"), (Some("x.y.z"), "token_invalid"), (Some(&*expired), "token_expired")] {
+        let mut ws = Ws::open(&gateway).await;
+        ws.send(json!({"id": 1, "connect": {"token": token.unwrap_or_default()}})).await;
+        let (frames, end) = ws.end().await;
+        assert_eq!(frames[0]["error"]["reason"], reason);
+        assert_eq!(end.map(|(code, _)| code), Some(4500), "do not come back with the same token");
+    }
+}
+
+/// An HS256 token.
+fn token(claims: &serde_json::Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("signed")
+}

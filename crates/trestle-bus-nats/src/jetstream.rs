@@ -36,6 +36,14 @@ impl From<BusError> for Fault {
 }
 
 impl Fault {
+    /// For a question to JetStream itself, where no listener means that there is none.
+    pub(crate) fn without_jetstream(self) -> Self {
+        match self {
+            Fault::Nobody => BusError::Refused("JetStream is not enabled on the NATS server".into()).into(),
+            fault => fault,
+        }
+    }
+
     /// The error for a caller to whom no listener means that there is no `what`.
     pub(crate) fn about(self, what: &str) -> BusError {
         match self {

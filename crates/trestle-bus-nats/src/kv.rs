@@ -54,7 +54,7 @@ impl BucketKv {
 
     async fn open(&self) -> Result<(), BusError> {
         self.link.check()?;
-        self.made.get_or_try_init(|| self.make()).await.map(|()| ())
+        self.made.get_or_try_init(|| self.make()).await.copied()
     }
 
     async fn make(&self) -> Result<(), BusError> {
@@ -75,14 +75,12 @@ impl BucketKv {
             subject_delete_marker_ttl: Some(GONE_KEPT),
             ..stream::Config::default()
         };
-        self.link.make_stream(&config).await.map_err(|fault| self.error(fault))
+        self.link.make_stream(&config).await.map_err(|fault| self.error(fault.without_jetstream()))
     }
 
     fn error(&self, fault: Fault) -> BusError {
-        match fault {
-            Fault::Nobody => BusError::Refused("JetStream is not enabled on the NATS server".into()),
-            fault => fault.about(&self.stream()),
-        }
+        let stream = self.stream();
+        self.link.unanswered(fault, &stream, |config| config.name == stream)
     }
 
     /// The last message of `key`, a marker of its end included.

@@ -12,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Event, connection::State};
+use async_nats::{Client, Event, connection::State, jetstream::stream};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
-use trestle_bus::{BusError, BusState, Feed, LogSpec};
+use trestle_bus::{BusError, BusState, Feed};
 
 use crate::{barrier::Barrier, config::NatsConfig};
 
@@ -79,8 +79,8 @@ pub(crate) struct Link {
     pub(crate) gone: tokio::sync::Mutex<mpsc::Receiver<()>>,
     feeds: Mutex<HashMap<u64, Feed>>,
     ids: AtomicU64,
-    /// Logs that this process has made sure of.
-    pub(crate) logs: Mutex<HashMap<String, LogSpec>>,
+    /// Streams that this process has made sure of.
+    pub(crate) streams: Mutex<HashMap<String, stream::Config>>,
     pub(crate) appends: Semaphore,
 }
 
@@ -97,7 +97,7 @@ impl Link {
             gone: tokio::sync::Mutex::new(gone),
             feeds: Mutex::default(),
             ids: AtomicU64::new(0),
-            logs: Mutex::default(),
+            streams: Mutex::default(),
             appends: Semaphore::new(APPENDS_MAX),
         })
     }
@@ -138,11 +138,13 @@ impl Link {
         }
     }
 
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Keeps `feed` among those that hear of losses, until [`Link::forget`].
-    pub(crate) fn remember(&self, feed: Feed) -> u64 {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn remember(&self, id: u64, feed: Feed) {
         self.feeds.lock().insert(id, feed);
-        id
     }
 
     pub(crate) fn forget(&self, id: u64) {
@@ -187,11 +189,11 @@ impl Link {
                 return false;
             }
         }
-        // A server that came back without its data would refuse every append until somebody makes the logs again.
-        let specs: Vec<LogSpec> = self.logs.lock().values().cloned().collect();
-        for spec in specs {
-            if let Err(error) = self.make_log(&spec).await {
-                tracing::warn!(log = spec.name, ?error, "the log is not there after the break");
+        // A server that came back without its data would refuse every append until somebody makes the streams again.
+        let streams: Vec<stream::Config> = self.streams.lock().values().cloned().collect();
+        for config in streams {
+            if let Err(fault) = self.make_stream(&config).await {
+                tracing::warn!(stream = config.name, ?fault, "the stream is not there after the break");
             }
         }
         let restored = self.signals.restored(breaks, connection);

@@ -20,28 +20,22 @@ use crate::{
 const READ_AT_ONCE_MAX: usize = 1_024;
 
 impl Link {
-    /// Makes the stream, or changes it.
+    /// Makes the stream, or changes it, and sees to it again after a break.
     pub(crate) async fn make_stream(&self, config: &stream::Config) -> Result<(), Fault> {
         match self.api(&format!("STREAM.UPDATE.{}", config.name), config).await {
             Err(Fault::Refused { code: code::STREAM_NOT_FOUND, .. }) => {
-                self.api(&format!("STREAM.CREATE.{}", config.name), config).await.map(|_| ())
+                self.api(&format!("STREAM.CREATE.{}", config.name), config).await?;
             }
-            other => other.map(|_| ()),
+            other => drop(other?),
         }
+        self.streams.lock().insert(config.name.clone(), config.clone());
+        Ok(())
     }
 
-    pub(crate) async fn make_log(&self, spec: &LogSpec) -> Result<(), BusError> {
-        let config = stream_config(spec, self.config.replicas);
-        self.make_stream(&config).await.map_err(|fault| match fault {
-            Fault::Nobody => BusError::Refused("JetStream is not enabled on the NATS server".into()),
-            fault => fault.about(&spec.name),
-        })
-    }
-
-    /// What no listener means: a log that we have made sure of is there, but has no leader at the moment.
-    fn unanswered(&self, fault: Fault, what: &str, ours: impl Fn(&LogSpec) -> bool) -> BusError {
+    /// What no listener means: a stream that we have made sure of is there, but has no leader at the moment.
+    pub(crate) fn unanswered(&self, fault: Fault, what: &str, ours: impl Fn(&stream::Config) -> bool) -> BusError {
         match fault {
-            Fault::Nobody if self.logs.lock().values().any(ours) => BusError::Away,
+            Fault::Nobody if self.streams.lock().values().any(ours) => BusError::Away,
             fault => fault.about(what),
         }
     }
@@ -77,9 +71,8 @@ pub(crate) struct StreamLog(pub(crate) Arc<Link>);
 impl Log for StreamLog {
     async fn ensure(&self, spec: &LogSpec) -> Result<(), BusError> {
         self.0.check()?;
-        self.0.make_log(spec).await?;
-        self.0.logs.lock().insert(spec.name.clone(), spec.clone());
-        Ok(())
+        let config = stream_config(spec, self.0.config.replicas);
+        self.0.make_stream(&config).await.map_err(|fault| fault.without_jetstream().about(&spec.name))
     }
 
     async fn append(&self, subject: &Subject, dedup: Option<&str>, payload: Bytes) -> Result<Appended, BusError> {
@@ -94,7 +87,7 @@ impl Log for StreamLog {
         let patience = self.0.config.request_timeout;
         let _one_of_few = timeout(patience, self.0.appends.acquire()).await.map_err(|_| BusError::Timeout(patience))?;
         let stored = self.0.store(subject.to_string(), headers, payload).await;
-        let covers = |spec: &LogSpec| spec.subjects.iter().any(|at| pattern::matches(at.as_str(), subject.as_str()));
+        let covers = |config: &stream::Config| config.subjects.iter().any(|at| pattern::matches(at, subject.as_str()));
         let ack = stored.map_err(|fault| self.0.unanswered(fault, subject.as_str(), covers))?;
         Ok(Appended { offset: ack.sequence, duplicate: ack.duplicate })
     }
@@ -105,7 +98,7 @@ impl Log for StreamLog {
         while stored.len() < most {
             let asked = (most - stored.len()).min(READ_AT_ONCE_MAX);
             let read = self.read_some(log, subject, from, asked).await;
-            let (some, more) = read.map_err(|fault| self.0.unanswered(fault, log, |spec| spec.name == log))?;
+            let (some, more) = read.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))?;
             from = some.last().map_or(from, |last| last.offset + 1);
             let none = some.is_empty();
             stored.extend(some);
@@ -119,7 +112,7 @@ impl Log for StreamLog {
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
         self.0.check()?;
         let last = self.0.last_of(log, subject.as_str()).await;
-        let last = last.map_err(|fault| self.0.unanswered(fault, log, |spec| spec.name == log))?;
+        let last = last.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))?;
         Ok(last.and_then(|message| number(message.headers.as_ref(), header::NATS_SEQUENCE)).unwrap_or(0))
     }
 

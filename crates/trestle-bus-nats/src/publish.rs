@@ -73,17 +73,16 @@ impl Bus for CoreBus {
         let subscriber = subscribed.map_err(|error| BusError::Refused(format!("{pattern}: {error}")))?;
         let alive = link.alive.lock().clone().ok_or(BusError::Away)?;
         let (stop, stopped) = oneshot::channel();
-        let (weak, id) = (Arc::downgrade(link), Arc::new(std::sync::OnceLock::new()));
-        let of_ends = id.clone();
+        let (weak, id) = (Arc::downgrade(link), link.next_id());
         let ends = Ends::with(move || {
             drop(stop);
-            if let (Some(link), Some(id)) = (weak.upgrade(), of_ends.get()) {
-                link.forget(*id);
+            if let Some(link) = weak.upgrade() {
+                link.forget(id);
             }
         });
         let (feed, subscription) =
             Subscription::bounded(link.config.queue_messages_max, link.config.queue_bytes_max, ends);
-        id.get_or_init(|| link.remember(feed.clone()));
+        link.remember(id, feed.clone());
         tokio::spawn(pump(subscriber, feed, stopped, link.closing.subscribe(), alive));
         link.barrier().await?;
         Ok(subscription)

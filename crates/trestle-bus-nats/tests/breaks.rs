@@ -233,7 +233,7 @@ async fn consumers_and_watches_go_on_after_a_break() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_comes_back_empty_is_given_its_logs_and_consumers_again() {
+async fn a_server_that_comes_back_empty_is_given_its_logs_consumers_and_bucket_again() {
     let mut server = NatsServer::start().await.expect("starts");
     let fabric = connect(&server).await;
     fabric.log.ensure(&work_log()).await.expect("makes the log");
@@ -244,6 +244,7 @@ async fn a_server_that_comes_back_empty_is_given_its_logs_and_consumers_again() 
         ack_wait: Duration::from_secs(30),
     };
     let consumer = fabric.log.consumer(&spec).await.expect("makes the consumer");
+    fabric.kv.put("key", "before".into(), None).await.expect("puts");
     server.stop().await.expect("stops");
     away(&fabric).await;
     std::fs::remove_dir_all(server.folder().join("data")).expect("removes the data");
@@ -252,4 +253,6 @@ async fn a_server_that_comes_back_empty_is_given_its_logs_and_consumers_again() 
     fabric.log.append(&subject("work.a"), None, "x".into()).await.expect("the log is there again");
     let work = consumer.fetch(1, PATIENCE).await.expect("the consumer is there again");
     assert_eq!(&work[0].payload[..], b"x");
+    assert_eq!(fabric.kv.get("key").await.expect("the bucket is there again"), None);
+    fabric.kv.put("key", "after".into(), None).await.expect("puts");
 }

@@ -10,7 +10,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Heard, Message};
 
@@ -90,7 +90,7 @@ impl Feed {
         } else {
             state.lose(1);
         }
-        state.wake();
+        wake(state);
         room
     }
 
@@ -98,14 +98,14 @@ impl Feed {
     pub fn lost(&self, count: u64) {
         let mut state = self.0.state.lock();
         state.lose(count);
-        state.wake();
+        wake(state);
     }
 
     /// Ends the subscription after what it holds.
     pub fn close(&self) {
         let mut state = self.0.state.lock();
         state.closed = true;
-        state.wake();
+        wake(state);
     }
 }
 
@@ -129,11 +129,14 @@ impl State {
             _ => self.heard.push_back(Heard::Lost(count)),
         }
     }
+}
 
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+/// Wakes who waits, after letting go of what it will want to lock.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 

@@ -70,7 +70,7 @@ struct Held {
 
 impl Disk {
     /// Opens the log under `dir`, gives every record that was written to `found`, in order, and cuts off a last group
-    /// that was not written to its end. `next` is the offset a first segment begins with.
+    /// that was not written to its end.
     pub(super) fn open(
         dir: &Path,
         segment_bytes_max: u64,
@@ -134,7 +134,10 @@ impl Disk {
         let first = self.segments.last().map_or(next, |_| next.max(self.first_of_newest() + 1));
         let path = self.dir.join(format!("{first:020}.segment"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        File::open(&self.dir)?.sync_all()?;
+        if let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all()) {
+            fs::remove_file(&path)?;
+            return Err(error);
+        }
         self.segments.push(Held { segment: Arc::new(Segment { path, file }), bytes: 0, newest_ms: 0 });
         Ok(())
     }

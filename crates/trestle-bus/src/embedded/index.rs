@@ -104,11 +104,15 @@ impl Index {
         let shard = self.shard(&message.subject).read();
         let exact = shard.get(&message.subject);
         if self.wild.load(Ordering::SeqCst) == 0 {
-            return exact.map_or(0, |listeners| listeners.tell_each(message) + listeners.tell_groups(message));
+            return exact.map_or(0, |listeners| listeners.tell(message));
         }
         let patterns = self.patterns.read();
-        let mut found: Vec<&Listeners> = exact.into_iter().collect();
+        let mut found = Vec::new();
         patterns.find(message.subject.as_str(), &mut found);
+        if found.is_empty() {
+            return exact.map_or(0, |listeners| listeners.tell(message));
+        }
+        found.extend(exact);
         let each: usize = found.iter().map(|listeners| listeners.tell_each(message)).sum();
         found.retain(|listeners| !listeners.groups.is_empty());
         each + match &found[..] {
@@ -153,6 +157,10 @@ impl Listeners {
 
     fn is_empty(&self) -> bool {
         self.each.is_empty() && self.groups.is_empty()
+    }
+
+    fn tell(&self, message: &Message) -> usize {
+        self.tell_each(message) + self.tell_groups(message)
     }
 
     fn tell_each(&self, message: &Message) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! An implementation runs them all by one line in a test file, where `maker` is an async function that gives a fresh
 //! fabric and whatever must live as long as the test (a server, a folder):
-//! ```ignore
+//! ```text
 //! trestle_bus::promise_suite!(maker);
 //! ```
 //! The maker gives subscriptions that hold fewer than [`FLOOD`] messages, so that the suite can overflow one.

@@ -1,0 +1,310 @@
+//! What is on disk when the embedded bus begins again: after a stop, after a crash, after a torn write.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+use trestle_bus::{
+    BusError, Consumer, ConsumerSpec, Fabric, LogSpec, Subject,
+    embedded::{Embedded, EmbeddedConfig},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn subject(text: &str) -> Subject {
+    Subject::from_trusted(text)
+}
+
+fn open(dir: &Path) -> Fabric {
+    let config =
+        EmbeddedConfig { data_dir: Some(dir.into()), segment_bytes_max: 16 << 10, ..EmbeddedConfig::default() };
+    Embedded::open(config).expect("opens")
+}
+
+fn spec(work_queue: bool) -> LogSpec {
+    LogSpec {
+        name: "LOG".into(),
+        subjects: vec![subject("log.>")],
+        per_subject_max: None,
+        age_max: None,
+        work_queue,
+        dedup_window: Duration::from_secs(120),
+        republish: None,
+    }
+}
+
+async fn begin(dir: &Path, spec: &LogSpec) -> Fabric {
+    let fabric = open(dir);
+    fabric.log.ensure(spec).await.expect("finds the log");
+    fabric
+}
+
+async fn append(fabric: &Fabric, at: &str, what: &str) -> u64 {
+    fabric.log.append(&subject(at), None, what.to_owned().into()).await.expect("appends").offset
+}
+
+async fn read(fabric: &Fabric, at: &str) -> Vec<(u64, String)> {
+    let stored = fabric.log.read("LOG", &subject(at), 1, 1_000_000).await.expect("reads");
+    stored.into_iter().map(|s| (s.offset, String::from_utf8_lossy(&s.payload).into_owned())).collect()
+}
+
+async fn consumer(fabric: &Fabric) -> Arc<dyn Consumer> {
+    let spec = ConsumerSpec {
+        log: "LOG".into(),
+        name: "worker".into(),
+        filter: subject("log.>"),
+        ack_wait: Duration::from_secs(60),
+    };
+    fabric.log.consumer(&spec).await.expect("makes the consumer")
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir.join("bus/logs/LOG")).expect("a folder");
+    let mut files: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+/// A copy of the data as it is now: what another process would find after this one's sudden death.
+fn as_after_a_crash(dir: &Path) -> TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(copy.path().join("bus/logs/LOG")).expect("a folder");
+    for file in segments(dir) {
+        let name = file.file_name().expect("a name");
+        fs::copy(&file, copy.path().join("bus/logs/LOG").join(name)).expect("copies");
+    }
+    copy
+}
+
+#[tokio::test]
+async fn a_log_begins_again_where_it_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(true)).await;
+    let kept = append(&fabric, "log.a", "kept").await;
+    let done = append(&fabric, "log.b", "done").await;
+    let known = fabric.log.append(&subject("log.c"), Some("id"), "known".into()).await.expect("appends");
+    let worker = consumer(&fabric).await;
+    for work in worker.fetch(3, PATIENCE).await.expect("fetches") {
+        if work.subject.as_str() == "log.b" {
+            work.ack().await.expect("acks");
+        }
+    }
+    fabric.bus.close().await;
+
+    let fabric = begin(folder.path(), &spec(true)).await;
+    assert_eq!(read(&fabric, "log.a").await, [(kept, "kept".into())]);
+    assert_eq!(read(&fabric, "log.b").await, [], "{done} was done");
+    let again = fabric.log.append(&subject("log.c"), Some("id"), "again".into()).await.expect("appends");
+    assert_eq!((again.offset, again.duplicate), (known.offset, true));
+    let work = consumer(&fabric).await.fetch(3, PATIENCE).await.expect("fetches");
+    let subjects: Vec<_> = work.iter().map(|work| work.subject.as_str()).collect();
+    assert_eq!(subjects, ["log.a", "log.c"], "what was taken and not done comes again");
+    assert!(append(&fabric, "log.a", "new").await > known.offset);
+}
+
+#[tokio::test]
+async fn a_consumer_of_a_log_that_is_no_queue_remembers_what_it_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(false)).await;
+    for what in ["one", "two", "three"] {
+        append(&fabric, "log.a", what).await;
+    }
+    let work = consumer(&fabric).await.fetch(2, PATIENCE).await.expect("fetches");
+    work[1].ack().await.expect("acks");
+    fabric.bus.close().await;
+    let fabric = begin(folder.path(), &spec(false)).await;
+    let work = consumer(&fabric).await.fetch(3, PATIENCE).await.expect("fetches");
+    let left: Vec<_> = work.iter().map(|work| &work.payload[..]).collect();
+    assert_eq!(left, [&b"one"[..], b"three"]);
+    assert_eq!(read(&fabric, "log.a").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_torn_last_write_is_cut_off_and_all_before_it_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(false)).await;
+    append(&fabric, "log.a", "first").await;
+    let before = fs::metadata(&segments(folder.path())[0]).expect("a file").len();
+    append(&fabric, "log.a", "last").await;
+    let whole = fs::metadata(&segments(folder.path())[0]).expect("a file").len();
+    for cut in before..whole {
+        let crashed = as_after_a_crash(folder.path());
+        let file = fs::OpenOptions::new().write(true).open(&segments(crashed.path())[0]).expect("opens");
+        file.set_len(cut).expect("cuts");
+        let again = begin(crashed.path(), &spec(false)).await;
+        assert_eq!(read(&again, "log.a").await, [(1, "first".into())], "cut at {cut}");
+        assert_eq!(append(&again, "log.a", "next").await, 2);
+        again.bus.close().await;
+        let again = begin(crashed.path(), &spec(false)).await;
+        assert_eq!(read(&again, "log.a").await, [(1, "first".into()), (2, "next".into())]);
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_end_is_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(false)).await;
+    for _ in 0..40 {
+        append(&fabric, "log.a", &"x".repeat(1_000)).await;
+    }
+    fabric.bus.close().await;
+    let files = segments(folder.path());
+    assert!(files.len() > 1, "{files:?}");
+    let mut bytes = fs::read(&files[0]).expect("reads");
+    bytes[500] ^= 1;
+    fs::write(&files[0], bytes).expect("writes");
+    let error = open(folder.path()).log.ensure(&spec(false)).await.expect_err("damaged").to_string();
+    assert!(error.contains(&files[0].display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn limits_are_kept_over_a_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limited = LogSpec { per_subject_max: Some(2), ..spec(false) };
+    let fabric = begin(folder.path(), &limited).await;
+    for what in ["1", "2", "3"] {
+        append(&fabric, "log.a", what).await;
+    }
+    fabric.bus.close().await;
+    let fabric = begin(folder.path(), &limited).await;
+    assert_eq!(read(&fabric, "log.a").await, [(2, "2".into()), (3, "3".into())]);
+    fabric.bus.close().await;
+    let short = Duration::from_millis(1);
+    let fabric = begin(folder.path(), &LogSpec { age_max: Some(short), ..limited }).await;
+    let began = Instant::now();
+    while !read(&fabric, "log.a").await.is_empty() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(short).await;
+    }
+    assert_eq!(append(&fabric, "log.a", "4").await, 4, "offsets are not given twice");
+}
+
+#[tokio::test]
+async fn one_data_directory_serves_one_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = Some(folder.path().to_owned());
+    let config = EmbeddedConfig { data_dir, ..EmbeddedConfig::default() };
+    let first = Embedded::open(config.clone()).expect("opens");
+    let error = Embedded::open(config.clone()).err().expect("in use").to_string();
+    assert!(error.contains(&folder.path().display().to_string()), "{error}");
+    first.bus.close().await;
+    Embedded::open(config).expect("opens");
+}
+
+/// Appends and acks until `enough` says so.
+async fn churn(fabric: &Fabric, enough: impl Fn() -> bool) {
+    let worker = consumer(fabric).await;
+    let began = Instant::now();
+    while !enough() {
+        assert!(began.elapsed() < PATIENCE, "files are not given back");
+        for _ in 0..20 {
+            append(fabric, "log.churn", &"x".repeat(1_000)).await;
+        }
+        for work in worker.fetch(20, PATIENCE).await.expect("fetches") {
+            if work.subject.as_str() == "log.churn" {
+                work.ack().await.expect("acks");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_in_which_all_is_done_are_given_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &LogSpec { dedup_window: Duration::from_millis(100), ..spec(true) }).await;
+    let first = append(&fabric, "log.churn", "first").await;
+    let oldest = segments(folder.path())[0].clone();
+    churn(&fabric, || !oldest.exists()).await;
+    assert!(append(&fabric, "log.a", "x").await > first);
+}
+
+#[tokio::test]
+async fn work_that_is_never_done_does_not_hold_all_later_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &LogSpec { dedup_window: Duration::from_millis(100), ..spec(true) }).await;
+    let poison = append(&fabric, "log.poison", "poison").await;
+    let oldest = segments(folder.path())[0].clone();
+    churn(&fabric, || !oldest.exists()).await;
+    assert_eq!(read(&fabric, "log.poison").await, [(poison, "poison".into())]);
+    fabric.bus.close().await;
+    let fabric = begin(folder.path(), &spec(true)).await;
+    assert_eq!(read(&fabric, "log.poison").await, [(poison, "poison".into())], "it has moved to a newer file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is the process that the next test runs and kills"]
+async fn a_child_appends_until_it_is_killed() {
+    let dir = std::env::var_os("TRESTLE_BUS_TEST_DIR").expect("the next test sets it");
+    let fabric = begin(Path::new(&dir), &spec(false)).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let fabric = fabric.clone();
+        writers.spawn(async move {
+            for at in 0.. {
+                let what = format!("{writer}-{at}");
+                let offset = append(&fabric, "log.a", &what).await;
+                println!("acked {offset} {what}");
+            }
+        });
+    }
+    writers.join_next().await;
+}
+
+#[tokio::test]
+async fn a_process_killed_while_it_appends_keeps_what_it_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut acked = BTreeSet::new();
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "a_child_appends_until_it_is_killed", "--ignored", "--nocapture"])
+            .env("TRESTLE_BUS_TEST_DIR", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut take = |line: std::io::Result<String>| {
+            let line = line.ok()?;
+            let (offset, what) = line.strip_prefix("acked ")?.split_once(' ')?;
+            acked.insert((offset.parse::<u64>().ok()?, what.to_owned())).then_some(())
+        };
+        let mut before = 0;
+        while before < 300 * round {
+            before += usize::from(take(lines.next().expect("it goes on")).is_some());
+        }
+        child.kill().expect("is killed");
+        child.wait().expect("ends");
+        // What it had said and we had not read. A line without its end may be half an offset.
+        let rest: Vec<_> = lines.collect();
+        for line in rest.into_iter().rev().skip(1) {
+            take(line);
+        }
+
+        let fabric = begin(folder.path(), &spec(false)).await;
+        let there: BTreeSet<_> = read(&fabric, "log.a").await.into_iter().collect();
+        let missing: Vec<_> = acked.difference(&there).collect();
+        assert!(missing.is_empty(), "round {round}: {} acked, missing {missing:?}", acked.len());
+        fabric.bus.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_closed_bus_takes_no_more_appends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(false)).await;
+    let worker = consumer(&fabric).await;
+    let waiting = tokio::spawn(async move { worker.fetch(1, PATIENCE).await });
+    tokio::task::yield_now().await;
+    fabric.bus.close().await;
+    let error = fabric.log.append(&subject("log.a"), None, "x".into()).await;
+    assert!(matches!(error, Err(BusError::Away)), "{error:?}");
+    let fetched = waiting.await.expect("no panic");
+    assert!(matches!(fetched, Err(BusError::Away)), "{fetched:?}");
+}

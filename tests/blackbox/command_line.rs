@@ -110,7 +110,7 @@ async fn send_request_and_sub_talk_to_the_gateway() {
     let (ok, refused) = at(&gateway, &["send", "ORDER_PAID", r#"{"orderId":"","cents":"5"}"#, "--version", "1.0"]).await;
     assert!(!ok, "a refusal is a failure");
     assert_eq!(refused["error"]["reason"], "rule_violated");
-    assert!(refused["error"]["field"].as_str().is_some_and(|field| field.ends_with("order_id")), "{refused}");
+    assert!(refused["error"]["field"].as_str().is_some_and(|field| field.ends_with("orderId")), "{refused}");
 
     let mut talker = Ws::connect(&gateway).await;
     let heard = at(&gateway, &["sub", "room:9", "--count", "1"]);

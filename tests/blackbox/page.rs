@@ -37,7 +37,9 @@ async fn two_tabs_chat_and_reach_the_services_in_json_and_in_protobuf() {
     std::fs::create_dir_all(&out).expect("a folder for the screenshots");
     let seen = browse(&gateway, &out).await;
 
-    let by = |mine, theirs| json!([format!("{mine} Ada: Hello from JSON ☃ <b>"), format!("{theirs} Bob: Hello from protobuf")]);
+    let by = |mine, theirs| {
+        json!([format!("{mine} Ada: Hello from JSON ☃ <b>"), format!("{theirs} Bob: Hello from protobuf")])
+    };
     assert_eq!(seen["comments"], json!({ "json": by("mine", "theirs"), "protobuf": by("theirs", "mine") }));
     assert_eq!(
         seen["receipts"],

@@ -67,8 +67,6 @@ struct Connection {
     /// Reused between rounds.
     actions: Vec<Action>,
     frames: Vec<Encoded>,
-    /// Since when the last write waits for the client to read.
-    written: Instant,
     draining: bool,
 }
 
@@ -108,7 +106,6 @@ impl Connection {
             presence: None,
             actions: Vec::new(),
             frames: Vec::new(),
-            written: Instant::now(),
             draining: false,
         }
     }
@@ -151,7 +148,8 @@ impl Connection {
         let outbox = &self.member.outbox;
         let frames = &mut self.frames;
         let wakes = Instant::from_std(self.session.wakes_at());
-        let wakes = if writable { wakes } else { wakes.min(self.written + edge.config.write_timeout) };
+        let stalls = socket.unflushed_since().map(|since| since + edge.config.write_timeout);
+        let wakes = stalls.map_or(wakes, |stalls| wakes.min(stalls));
         tokio::select! {
             step = socket.step(read) => Came::Socket(step),
             taken = poll_fn(|context| outbox.poll_take(context, BATCH_FRAMES_MAX, frames)), if writable => {
@@ -282,7 +280,8 @@ impl Connection {
     }
 
     async fn deadline(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
-        if !socket.writable() && self.written.elapsed() >= self.edge.config.write_timeout {
+        let stalled = socket.unflushed_since().is_some_and(|since| since.elapsed() >= self.edge.config.write_timeout);
+        if stalled {
             return Some(CloseCode::Slow);
         }
         self.event(socket, Event::Tick).await
@@ -310,7 +309,6 @@ impl Connection {
     fn write(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
         let metrics = &self.edge.metrics;
         let mut rest = &self.frames[..];
-        self.written = Instant::now();
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let (batch, after) = rest.split_at(batch(rest));

@@ -16,6 +16,6 @@ mod metrics;
 mod upgrade;
 mod websocket;
 
-pub use accept::bind;
+pub use accept::{Sockets, bind};
 pub use config::EdgeConfig;
 pub use edge::{Edge, Parts};

@@ -16,7 +16,7 @@ use futures_util::{Sink as _, Stream as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -38,8 +38,8 @@ const DISCARD_BYTES: usize = 4 * 1024;
 pub(crate) struct WebSocket {
     inner: WebSocketStream<TcpStream>,
     encoding: Encoding,
-    /// Whether something written is not yet with the kernel.
-    unflushed: bool,
+    /// Since when something written is not yet with the kernel.
+    unflushed: Option<Instant>,
 }
 
 /// What happened on the socket.
@@ -74,12 +74,17 @@ impl WebSocket {
             .max_message_size(Some(frame_bytes_max))
             .max_frame_size(Some(frame_bytes_max));
         let inner = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
-        Self { inner, encoding, unflushed: false }
+        Self { inner, encoding, unflushed: None }
     }
 
     /// Whether a batch can be written: the one before is with the kernel.
     pub(crate) fn writable(&self) -> bool {
-        !self.unflushed
+        self.unflushed.is_none()
+    }
+
+    /// Since when the kernel takes nothing more, if so.
+    pub(crate) fn unflushed_since(&self) -> Option<Instant> {
+        self.unflushed
     }
 
     /// Waits for the next thing to happen, reading only if `read`. May be dropped and called again.
@@ -88,10 +93,10 @@ impl WebSocket {
     }
 
     fn poll_step(&mut self, read: bool, context: &mut Context<'_>) -> Poll<Step> {
-        if self.unflushed {
+        if self.unflushed.is_some() {
             match Pin::new(&mut self.inner).poll_flush(context) {
                 Poll::Ready(Ok(())) => {
-                    self.unflushed = false;
+                    self.unflushed = None;
                     return Poll::Ready(Step::Flushed);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Step::Gone),
@@ -123,7 +128,7 @@ impl WebSocket {
             }
             (Message::Ping(_), _) => {
                 // tungstenite has queued the pong.
-                self.unflushed = true;
+                self.unflushed.get_or_insert_with(Instant::now);
                 Step::Alive
             }
             (Message::Pong(_) | Message::Frame(_), _) => Step::Alive,
@@ -146,7 +151,7 @@ impl WebSocket {
     }
 
     fn queue(&mut self, message: Message) -> io::Result<()> {
-        self.unflushed = true;
+        self.unflushed.get_or_insert_with(Instant::now);
         match Pin::new(&mut self.inner).start_send(message) {
             Ok(()) => Ok(()),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),

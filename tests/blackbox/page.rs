@@ -17,7 +17,6 @@ async fn browse(gateway: &Gateway, out: &Path) -> Value {
         .arg(format!("http://{}/", gateway.listen()))
         .arg(out)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output();
     let output = timeout(RUN_TIMEOUT, program)
@@ -25,7 +24,12 @@ async fn browse(gateway: &Gateway, out: &Path) -> Value {
         .expect("the browser ends in time")
         .expect("node starts; install Node.js 20 or later");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "browser.cjs: {}; it printed {said:?}", output.status);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "browser.cjs: {}; it printed {said:?} and complained:\n{complaint}",
+        output.status
+    );
     serde_json::from_str(&said).unwrap_or_else(|fault| panic!("browser.cjs printed {said:?}: {fault}"))
 }
 

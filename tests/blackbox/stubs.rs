@@ -18,12 +18,17 @@ async fn run(language: &str, gateway: &Gateway) -> Value {
         .arg(work.path())
         .args([format!("ws://{}/ws", gateway.listen()), gateway.grpc().to_string()])
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output();
     let output = timeout(RUN_TIMEOUT, program).await.expect("the program ends in time").expect("the script starts");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}: {}; it printed {said:?}", script.display(), output.status);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}: {}; it printed {said:?} and complained:\n{complaint}",
+        script.display(),
+        output.status
+    );
     serde_json::from_str(&said).unwrap_or_else(|fault| panic!("{language} printed {said:?}: {fault}"))
 }
 

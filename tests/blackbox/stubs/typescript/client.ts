@@ -135,15 +135,8 @@ await protobuf.client.ask({
 }, "accepted");
 await listen();
 
-// A request to a service, in both.
-const wanted = create(GetQuoteSchema, { sku: "a1", quantity: 3 });
-const reply = await json.client.ask({ request: { message: { messageType: GetQuoteSchema.typeName, payload: toJson(GetQuoteSchema, wanted) }, timeout: "5s" } }, "reply");
-const { value: replied } = await protobuf.client.ask({
-  case: "request",
-  value: { message: create(EnvelopeSchema, { messageType: "GET_QUOTE", payload: toBinary(GetQuoteSchema, wanted) }) },
-}, "reply");
-
 // An order: the shorthand in JSON, an alias in protobuf; the receipt is pushed to the session that paid.
+// HANDLED says that the service is there, so the requests after it find it.
 const order = create(OrderPaidSchema, { orderId: "o-json", cents: 9007199254740993n });
 const paid = await json.client.ask({ messageType: "ORDER_PAID", version: "1.0", payload: toJson(OrderPaidSchema, order) }, "accepted");
 const { value: alsoPaid } = await protobuf.client.ask({
@@ -153,6 +146,14 @@ const { value: alsoPaid } = await protobuf.client.ask({
     payload: toBinary(OrderPaidSchema, create(OrderPaidSchema, { orderId: "o-protobuf", cents: 250n })),
   }),
 }, "accepted");
+
+// A request to a service, in both.
+const wanted = create(GetQuoteSchema, { sku: "a1", quantity: 3 });
+const reply = await json.client.ask({ request: { message: { messageType: GetQuoteSchema.typeName, payload: toJson(GetQuoteSchema, wanted) }, timeout: "5s" } }, "reply");
+const { value: replied } = await protobuf.client.ask({
+  case: "request",
+  value: { message: create(EnvelopeSchema, { messageType: "GET_QUOTE", payload: toBinary(GetQuoteSchema, wanted) }) },
+}, "reply");
 
 console.log(show({
   sessions: json.sessionId !== "" && protobuf.sessionId !== "" && json.sessionId !== protobuf.sessionId,

@@ -1,4 +1,4 @@
-//! Measures the release binary beside a minimal program that does the same work.
+//! Measures the release binary beside a minimal program that does the same work. For benches only.
 //!
 //! ```text
 //! cargo run --release -p trestle-bench -- [fanout|request|all] [--quick]

@@ -139,7 +139,7 @@ fn there(word: &str, names: &BTreeSet<String>) -> bool {
         return !has_ending || names.contains(word);
     };
     let places = [root().to_owned(), root().join("crates")];
-    let is_path = has_ending || word.ends_with('/') || places.iter().any(|place| place.join(first).is_dir());
+    let is_path = has_ending || word.ends_with('/') || places.iter().any(|place| place.join(first).exists());
     !is_path || places.iter().any(|place| place.join(Path::new(word)).exists())
 }
 

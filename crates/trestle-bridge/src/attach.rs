@@ -60,14 +60,17 @@ async fn admit(
 ) -> Result<(Arc<Service>, Arc<Instance>, v1::Attached), Refusal> {
     let by = Instant::now() + shared.config.hello_timeout;
     let expected = || Refusal::new(Reason::HelloExpected, "the first frame of the stream must be hello");
-    let first = timeout_at(by, said.message()).await.map_err(|_| expected())?;
+    let first = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => {
+            return Err(Refusal::new(Reason::Draining, "this node is about to stop; attach to another"));
+        }
+        first = timeout_at(by, said.message()) => first.map_err(|_| expected())?,
+    };
     let hello = match first {
         Ok(Some(v1::ServiceFrame { frame: Some(Said::Hello(hello)) })) => hello,
         Ok(_) | Err(_) => return Err(expected()),
     };
-    if shared.draining.is_cancelled() {
-        return Err(Refusal::new(Reason::Draining, "this node is about to stop; attach to another"));
-    }
     let hello = hello::check(hello, &shared.schemas.current(), &shared.config)?;
 
     let service = shared.services.get(&hello.service, &shared.metrics);
@@ -191,7 +194,7 @@ impl Conversation {
         let (shared, service, id) = (self.shared.clone(), self.service.clone(), self.instance.id);
         self.shared.tasks.spawn(async move {
             let count = tasks.len();
-            let acks = tasks.into_iter().map(|task| shared.acked(&service.name, task));
+            let acks = tasks.into_iter().map(|task| shared.acked(&service, task));
             futures_util::future::join_all(acks).await;
             service.release(id, count);
         });
@@ -209,9 +212,9 @@ impl Conversation {
         self.shared.tasks.spawn(async move {
             if late {
                 // The bus has given it to somebody else by now; a nak would take it away from there.
-                shared.cancelled(&service.name, task);
+                shared.cancelled(&service, task);
             } else {
-                shared.nacked(&service.name, task, nack).await;
+                shared.nacked(&service, task, nack).await;
             }
             service.release(id, 1);
         });
@@ -229,7 +232,7 @@ impl Conversation {
             Answered::Cancelled => return Ok(()),
             Answered::Unknown => return Err(unknown(reply.delivery_id, "reply.delivery_id")),
         };
-        let result = self.shared.replied(&self.service.name, task, reply.message).await;
+        let result = self.shared.replied(&self.service, task, reply.message).await;
         self.service.release(self.instance.id, 1);
         result
     }
@@ -242,7 +245,7 @@ impl Conversation {
 
     fn late(&self, requests: Vec<Task>, others: usize) {
         for task in requests {
-            self.shared.cancelled(&self.service.name, task);
+            self.shared.cancelled(&self.service, task);
         }
         if others > 0 {
             let (service, instance) = (&self.service.name, &self.instance.name);
@@ -262,11 +265,11 @@ impl Shared {
     /// Parts with an instance: what it had in hand is given back, or answered as lost.
     async fn lose(&self, service: &Service, instance: &Instance) {
         let (open, late) = service.detach(instance);
-        let lost = open.into_iter().map(|task| self.lost(&service.name, task));
+        let lost = open.into_iter().map(|task| self.lost(service, task));
         futures_util::future::join_all(lost).await;
         // Late ones are with somebody else by now.
         for task in late {
-            self.cancelled(&service.name, task);
+            self.cancelled(service, task);
         }
     }
 }

@@ -12,6 +12,7 @@ use trestle_wire::{Reason, Refusal};
 
 use crate::{
     Config, Shared,
+    metrics::Drop,
     parcel::{Job, Parcel},
     serve::{ANSWER_AHEAD, Backoff},
     service::Service,
@@ -88,20 +89,20 @@ impl Live {
             Heard::Message(message) => message,
             Heard::Lost(count) => {
                 tracing::warn!(%service, message_type = %self.message_type, count, "the bus lost messages");
-                return self.shared.metrics.dropped(service, "bus_lost");
+                return self.service.metrics.dropped(Drop::BusLost);
             }
         };
-        let parcel = self.shared.parcel_of_message(service, &self.message_type, message).await;
+        let parcel = self.shared.parcel_of_message(&self.service, &self.message_type, message).await;
         let Some(parcel) = parcel else { return };
         if parcel.deadline.is_some_and(|at| at <= Instant::now()) {
-            return self.refuse(*parcel, Reason::Timeout, "late").await;
+            return self.refuse(*parcel, Reason::Timeout, Drop::Late).await;
         }
         // Those that wait are first.
         let parcel = if self.waiting.is_empty() { self.service.offer(parcel).err() } else { Some(parcel) };
         if let Some(parcel) = parcel
             && let Err(parcel) = self.waiting.push(parcel)
         {
-            self.refuse(*parcel, Reason::NoCredit, "no_room").await;
+            self.refuse(*parcel, Reason::NoCredit, Drop::NoRoom).await;
         }
     }
 
@@ -116,7 +117,7 @@ impl Live {
     /// Answers the requests whose time is over.
     async fn give_up(&mut self) {
         for parcel in self.waiting.take_late(Instant::now()) {
-            self.refuse(*parcel, Reason::NoCredit, "no_credit").await;
+            self.refuse(*parcel, Reason::NoCredit, Drop::NoCredit).await;
         }
     }
 
@@ -124,24 +125,24 @@ impl Live {
     async fn part(&mut self) {
         let reason = if self.shared.draining.is_cancelled() { Reason::Draining } else { Reason::NoInstance };
         while let Some(parcel) = self.waiting.pop() {
-            self.refuse(*parcel, reason, "no_instance").await;
+            self.refuse(*parcel, reason, Drop::NoInstance).await;
         }
     }
 
     /// Tells whoever waits for it, if somebody does; counts it in any case.
-    async fn refuse(&self, mut parcel: Parcel, reason: Reason, counted: &'static str) {
+    async fn refuse(&self, mut parcel: Parcel, reason: Reason, counted: Drop) {
         let service = &self.service.name;
         if parcel.task.is_over() {
             return;
         }
-        self.shared.metrics.dropped(service, counted);
+        self.service.metrics.dropped(counted);
         parcel.task.fail(reason.row().word);
         match &parcel.task.job {
             Job::Request { reply_to, .. } => {
                 self.shared.refuse_request(reply_to, &Refusal::new(reason, sentence(reason, service))).await;
             }
             Job::Live | Job::Stored { .. } => {
-                tracing::warn!(%service, message_type = %self.message_type, reason = counted, "live message dropped");
+                tracing::warn!(%service, message_type = %self.message_type, reason = counted.word(), "live message dropped");
             }
         }
     }

@@ -64,11 +64,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("trestle_bridge");
         registry.register("instances", "Instances of a service attached to this node", metrics.instances.clone());
         registry.register("in_flight", "Deliveries sent to instances and not answered", metrics.in_flight.clone());
-        registry.register(
-            "deliveries",
-            "Deliveries by what became of them: ack, reply, nack, cancelled, late or lost",
-            metrics.deliveries.clone(),
-        );
+        registry.register("deliveries", "Deliveries by what became of them", metrics.deliveries.clone());
         registry.register_with_unit(
             "serve",
             "From taking a message off the bus to the service's answer",
@@ -88,25 +84,22 @@ impl Metrics {
         metrics
     }
 
-    /// An instance came (+1) or went (-1).
-    pub(crate) fn instances(&self, service: &ServiceName, change: i64) {
-        self.instances.get_or_create(&of(service)).inc_by(change);
-    }
-
-    /// Deliveries came into flight or left it.
-    pub(crate) fn in_flight(&self, service: &ServiceName, change: i64) {
-        self.in_flight.get_or_create(&of(service)).inc_by(change);
-    }
-
-    /// A delivery was answered, or will not be, `after` it was taken.
-    pub(crate) fn settled(&self, service: &ServiceName, outcome: &'static str, after: Duration) {
-        self.deliveries.get_or_create(&Settled { service: service.to_string(), outcome }).inc();
-        self.serve.get_or_create(&of(service)).observe(after.as_secs_f64());
-    }
-
-    /// A message or request reached no instance.
-    pub(crate) fn dropped(&self, service: &ServiceName, reason: &'static str) {
-        self.dropped.get_or_create(&Dropped { service: service.to_string(), reason }).inc();
+    /// The metrics of one service, looked up once.
+    pub(crate) fn of(&self, service: &ServiceName) -> ServiceMetrics {
+        let of_service = OfService { service: service.to_string() };
+        ServiceMetrics {
+            instances: self.instances.get_or_create_owned(&of_service),
+            in_flight: self.in_flight.get_or_create_owned(&of_service),
+            serve: self.serve.get_or_create_owned(&of_service),
+            deliveries: Outcome::ALL.map(|outcome| {
+                let labels = Settled { service: service.to_string(), outcome: outcome.word() };
+                self.deliveries.get_or_create_owned(&labels)
+            }),
+            dropped: Drop::ALL.map(|reason| {
+                let labels = Dropped { service: service.to_string(), reason: reason.word() };
+                self.dropped.get_or_create_owned(&labels)
+            }),
+        }
     }
 
     /// A push went out, or did not.
@@ -115,8 +108,107 @@ impl Metrics {
     }
 }
 
-fn of(service: &ServiceName) -> OfService {
-    OfService { service: service.to_string() }
+/// What is counted of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceMetrics {
+    instances: Gauge,
+    in_flight: Gauge,
+    serve: Histogram,
+    deliveries: [Counter; Outcome::ALL.len()],
+    dropped: [Counter; Drop::ALL.len()],
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The service has done it.
+    Ack,
+    /// The service has answered it.
+    Reply,
+    /// The service has not done it.
+    Nack,
+    /// Nobody waits for it any more.
+    Cancelled,
+    /// Its instance is gone.
+    Lost,
+    /// The service has done it, and the bus could not be told.
+    AckFailed,
+    /// The service's answer is not a message that can be sent.
+    ReplyInvalid,
+}
+
+impl Outcome {
+    const ALL: [Self; 7] =
+        [Self::Ack, Self::Reply, Self::Nack, Self::Cancelled, Self::Lost, Self::AckFailed, Self::ReplyInvalid];
+
+    /// As the label says it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Reply => "reply",
+            Self::Nack => "nack",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+            Self::AckFailed => "ack_failed",
+            Self::ReplyInvalid => "reply_invalid",
+        }
+    }
+}
+
+/// Why a message or request reached no instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drop {
+    /// It is not an envelope.
+    Malformed,
+    /// The waiting room is full.
+    NoRoom,
+    /// No instance had room before its deadline.
+    NoCredit,
+    /// It came after its deadline.
+    Late,
+    /// The last instance has gone, or the node drains.
+    NoInstance,
+    /// The bus lost it on the way here; one for each time, however many.
+    BusLost,
+}
+
+impl Drop {
+    const ALL: [Self; 6] = [Self::Malformed, Self::NoRoom, Self::NoCredit, Self::Late, Self::NoInstance, Self::BusLost];
+
+    /// As the label says it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoRoom => "no_room",
+            Self::NoCredit => "no_credit",
+            Self::Late => "late",
+            Self::NoInstance => "no_instance",
+            Self::BusLost => "bus_lost",
+        }
+    }
+}
+
+impl ServiceMetrics {
+    /// An instance came (+1) or went (-1).
+    pub(crate) fn instances(&self, change: i64) {
+        self.instances.inc_by(change);
+    }
+
+    /// Deliveries came into flight or left it.
+    pub(crate) fn in_flight(&self, change: i64) {
+        self.in_flight.inc_by(change);
+    }
+
+    /// A delivery was answered, or will not be, `after` it was taken.
+    pub(crate) fn settled(&self, outcome: Outcome, after: Duration) {
+        self.deliveries[outcome as usize].inc();
+        self.serve.observe(after.as_secs_f64());
+    }
+
+    /// A message or request reached no instance.
+    pub(crate) fn dropped(&self, reason: Drop) {
+        self.dropped[reason as usize].inc();
+    }
 }
 
 #[cfg(test)]
@@ -127,10 +219,10 @@ mod tests {
     fn what_is_counted_is_rendered() {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let billing = ServiceName::parse("billing").expect("valid");
-        metrics.instances(&billing, 2);
-        metrics.settled(&billing, "ack", Duration::from_millis(3));
-        metrics.dropped(&billing, "no_room");
+        let billing = metrics.of(&ServiceName::parse("billing").expect("valid"));
+        billing.instances(2);
+        billing.settled(Outcome::Ack, Duration::from_millis(3));
+        billing.dropped(Drop::NoRoom);
         metrics.pushed("channel", "ok");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes everything");
@@ -139,9 +231,16 @@ mod tests {
             r#"trestle_bridge_deliveries_total{service="billing",outcome="ack"} 1"#,
             r#"trestle_bridge_serve_seconds_bucket{le="0.004",service="billing"} 1"#,
             r#"trestle_bridge_dropped_total{service="billing",reason="no_room"} 1"#,
+            r#"trestle_bridge_deliveries_total{service="billing",outcome="reply_invalid"} 0"#,
             r#"trestle_bridge_pushes_total{target="channel",outcome="ok"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn each_outcome_and_reason_has_its_own_counter() {
+        assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
+        assert!(Drop::ALL.iter().enumerate().all(|(place, reason)| *reason as usize == place));
     }
 }

@@ -79,7 +79,8 @@ impl Bridge {
         let admin = AdminServer::new(AdminService(shared.clone()));
 
         shared.tasks.spawn(report_health(shared.clone(), health));
-        shared.tasks.spawn(hear_cancels(shared.clone()));
+        // Not one of the tasks that a drain waits for: what is in flight may still be cancelled then.
+        tokio::spawn(hear_cancels(shared.clone()));
 
         let closed = tokio_util::sync::CancellationToken::new();
         let _closes = closed.clone().drop_guard();
@@ -93,6 +94,7 @@ impl Bridge {
             .serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned());
         tokio::pin!(server);
 
+        let _ends = shared.closing.clone().drop_guard();
         tokio::select! {
             result = &mut server => return Ok(result?),
             () = async { shutdown.await; shared.drain().await } => {}
@@ -143,7 +145,7 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
 /// Listens for requests that were given up, on any node, until the node closes.
 async fn hear_cancels(shared: Arc<Shared>) {
     let mut backoff = Backoff::default();
-    let done = shared.draining.clone();
+    let done = shared.closing.clone();
     while !done.is_cancelled() {
         match shared.fabric.bus.subscribe(&shared.subjects.cancel(), None).await {
             Ok(mut subscription) => {
@@ -179,7 +181,7 @@ impl Shared {
         if let Some((instance, id)) = self.tickets.cancel(&request.correlation_id)
             && let Some(task) = instance.cancel(id)
         {
-            self.cancelled(&instance.service, task);
+            self.cancelled(&self.services.get(&instance.service, &self.metrics), task);
         }
     }
 }

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::{sync::watch, time::Instant};
 use trestle_bus::{Message, Work};
-use trestle_schema::Catalogue;
 use trestle_telemetry::{Kind, Span, TraceContext};
 use trestle_wire::{NodeId, Reason, Refusal, ServiceName, v1};
 
 use crate::{
     Shared, live,
+    metrics::Drop,
     parcel::{Job, Parcel, Task},
     service::{Intake, Service},
     stored,
@@ -34,32 +34,19 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Starts what takes `message_type` off the bus for `service`; it stops with the intake, or when the node drains.
 pub(crate) fn start(shared: &Arc<Shared>, service: &Arc<Service>, message_type: &Arc<str>) -> Intake {
     let stop = shared.draining.child_token();
-    let mut ready = Vec::new();
-
-    let (live_ready, heard) = watch::channel(false);
-    ready.push(heard);
+    let (live_ready, live) = watch::channel(false);
+    let (stored_ready, stored) = watch::channel(false);
     shared.tasks.spawn(live::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), live_ready));
-
-    if is_stored(&shared.schemas.current(), message_type) {
-        let (stored_ready, heard) = watch::channel(false);
-        ready.push(heard);
-        let intake = stored::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), stored_ready);
-        shared.tasks.spawn(intake);
-    }
-    Intake::new(stop, ready)
-}
-
-/// Whether clients' messages of this type are kept in the work log.
-fn is_stored(catalogue: &Catalogue, message_type: &str) -> bool {
-    let ack = catalogue.get(message_type).and_then(|kind| kind.route()).map(|route| route.ack);
-    matches!(ack, Some(v1::AckLevel::Durable | v1::AckLevel::Handled))
+    let intake = stored::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), stored_ready);
+    shared.tasks.spawn(intake);
+    Intake::new(stop, vec![live, stored])
 }
 
 impl Shared {
     /// A stored message, as it goes to an instance. `None` if it is not an envelope; it is then out of the log.
     pub(crate) async fn parcel_of_work(
         &self,
-        service: &ServiceName,
+        service: &Service,
         message_type: &Arc<str>,
         work: Work,
         taken: Instant,
@@ -67,17 +54,17 @@ impl Shared {
         let mut envelope = match v1::Envelope::decode(work.payload.clone()) {
             Ok(envelope) => envelope,
             Err(error) => {
-                tracing::error!(%service, message_type = &**message_type, %error, "stored message is not an envelope; removed");
-                self.metrics.dropped(service, "malformed");
+                tracing::error!(service = %service.name, message_type = &**message_type, %error, "stored message is not an envelope; removed");
+                service.metrics.dropped(Drop::Malformed);
                 if let Err(error) = work.term().await {
-                    tracing::warn!(%service, %error, "it could not be removed and comes again");
+                    tracing::warn!(service = %service.name, %error, "it could not be removed and comes again");
                 }
                 return None;
             }
         };
         let attempt = work.attempt;
         let handled = self.handled(message_type, &envelope);
-        let span = self.serve_span(service, &work.subject, attempt, &mut envelope);
+        let span = self.serve_span(&service.name, &work.subject, attempt, &mut envelope);
         let task = Task { job: Job::Stored { work, handled }, message_type: message_type.clone(), taken, span };
         Some(Box::new(Parcel { envelope, attempt, deadline: Some(taken + self.config.ack_wait), task }))
     }
@@ -85,15 +72,15 @@ impl Shared {
     /// A live message or a request, as it goes to an instance. `None` if it is not an envelope.
     pub(crate) async fn parcel_of_message(
         &self,
-        service: &ServiceName,
+        service: &Service,
         message_type: &Arc<str>,
         message: Message,
     ) -> Option<Box<Parcel>> {
         let mut envelope = match v1::Envelope::decode(message.payload) {
             Ok(envelope) => envelope,
             Err(error) => {
-                tracing::warn!(%service, message_type = &**message_type, %error, "message is not an envelope; dropped");
-                self.metrics.dropped(service, "malformed");
+                tracing::warn!(service = %service.name, message_type = &**message_type, %error, "message is not an envelope; dropped");
+                service.metrics.dropped(Drop::Malformed);
                 if let Some(reply_to) = message.reply_to {
                     let sentence = format!("the body of the request is not a trestle.v1.Envelope: {error}");
                     self.refuse_request(&reply_to, &Refusal::new(Reason::MalformedFrame, sentence)).await;
@@ -101,7 +88,7 @@ impl Shared {
                 return None;
             }
         };
-        let span = self.serve_span(service, &message.subject, 1, &mut envelope);
+        let span = self.serve_span(&service.name, &message.subject, 1, &mut envelope);
         let taken = Instant::now();
         let (job, deadline) = match message.reply_to {
             None => (Job::Live, None),

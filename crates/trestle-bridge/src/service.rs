@@ -15,7 +15,7 @@ use trestle_wire::ServiceName;
 
 use crate::{
     instance::{Handed, Instance},
-    metrics::Metrics,
+    metrics::{Metrics, ServiceMetrics},
     parcel::{Parcel, Task},
     pool::{InstanceId, Pool},
 };
@@ -27,7 +27,8 @@ pub(crate) struct Service {
     pub(crate) name: ServiceName,
     state: Mutex<State>,
     freed: watch::Sender<()>,
-    metrics: Metrics,
+    /// What is counted of it.
+    pub(crate) metrics: ServiceMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl Services {
                 name: name.clone(),
                 state: Mutex::default(),
                 freed: watch::Sender::new(()),
-                metrics: metrics.clone(),
+                metrics: metrics.of(name),
             })
         });
         service.clone()
@@ -85,7 +86,7 @@ impl Service {
         }
         state.pool.add(instance.id, takes, max);
         state.instances.insert(instance.id, instance.clone());
-        self.metrics.instances(&self.name, 1);
+        self.metrics.instances(1);
         drop(state);
         self.freed.send_replace(());
         ready
@@ -96,7 +97,7 @@ impl Service {
     pub(crate) fn detach(&self, instance: &Instance) -> (Vec<Task>, Vec<Task>) {
         let mut state = self.state.lock();
         if state.instances.remove(&instance.id).is_some() {
-            self.metrics.instances(&self.name, -1);
+            self.metrics.instances(-1);
         }
         self.leave(&mut state, instance.id);
         let wanted = state.pool.types();
@@ -128,7 +129,7 @@ impl Service {
     pub(crate) fn release(&self, id: InstanceId, count: usize) {
         let mut state = self.state.lock();
         let released = state.pool.release(id, u32::try_from(count).unwrap_or(u32::MAX));
-        self.metrics.in_flight(&self.name, -i64::from(released));
+        self.metrics.in_flight(-i64::from(released));
         drop(state);
         self.freed.send_replace(());
     }
@@ -152,13 +153,13 @@ impl Service {
     fn next(&self, message_type: &str) -> Option<Arc<Instance>> {
         let mut state = self.state.lock();
         let id = state.pool.take(message_type)?;
-        self.metrics.in_flight(&self.name, 1);
+        self.metrics.in_flight(1);
         state.instances.get(&id).cloned()
     }
 
     fn leave(&self, state: &mut State, id: InstanceId) {
         let in_flight = state.pool.remove(id);
-        self.metrics.in_flight(&self.name, -i64::from(in_flight));
+        self.metrics.in_flight(-i64::from(in_flight));
     }
 }
 

@@ -12,7 +12,9 @@ use trestle_wire::{Reason, Refusal, ServiceName, v1};
 
 use crate::{
     Shared,
+    metrics::Outcome,
     parcel::{Job, Task},
+    service::Service,
 };
 
 /// Longest delay a nack can ask for: a day, so that a slip in the unit does not park work for a year.
@@ -20,31 +22,26 @@ const NACK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Shared {
     /// The service has done it. A request is not done by that: its sender is told so.
-    pub(crate) async fn acked(&self, service: &ServiceName, mut task: Task) {
+    pub(crate) async fn acked(&self, service: &Service, mut task: Task) {
         let outcome = match &task.job {
-            Job::Live => "ack",
-            Job::Stored { work, handled } => self.acked_stored(service, work, handled.as_ref()).await,
+            Job::Live => Outcome::Ack,
+            Job::Stored { work, handled } => self.acked_stored(&service.name, work, handled.as_ref()).await,
             Job::Request { reply_to, .. } => {
                 let sentence = "the service acknowledged the request instead of answering it";
                 self.refuse_request(reply_to, &Refusal::new(Reason::ReplyInvalid, sentence)).await;
-                "reply_invalid"
+                Outcome::ReplyInvalid
             }
         };
-        if outcome != "ack" {
-            task.fail(outcome);
+        if outcome != Outcome::Ack {
+            task.fail(outcome.word());
         }
-        self.metrics.settled(service, outcome, task.taken.elapsed());
+        service.metrics.settled(outcome, task.taken.elapsed());
     }
 
-    async fn acked_stored(
-        &self,
-        service: &ServiceName,
-        work: &Work,
-        handled: Option<&(Subject, Bytes)>,
-    ) -> &'static str {
+    async fn acked_stored(&self, service: &ServiceName, work: &Work, handled: Option<&(Subject, Bytes)>) -> Outcome {
         if let Err(error) = work.ack().await {
             tracing::warn!(%service, %error, "could not ack on the bus; the message comes again");
-            return "ack_failed";
+            return Outcome::AckFailed;
         }
         if let Some((subject, handled)) = handled
             && let Err(error) = self.fabric.bus.publish(subject, handled.clone()).await
@@ -52,21 +49,21 @@ impl Shared {
             // The work is done; its sender hears so when it repeats the message.
             tracing::warn!(%service, %error, "could not tell that a message was handled");
         }
-        "ack"
+        Outcome::Ack
     }
 
     /// The service has not done it.
-    pub(crate) async fn nacked(&self, service: &ServiceName, mut task: Task, nack: v1::Nack) {
+    pub(crate) async fn nacked(&self, service: &Service, mut task: Task, nack: v1::Nack) {
         match &task.job {
             Job::Live => {}
-            Job::Stored { work, .. } => nak(service, work, nack_delay(nack.delay)).await,
+            Job::Stored { work, .. } => nak(&service.name, work, nack_delay(nack.delay)).await,
             Job::Request { reply_to, .. } => {
                 let outcome = v1::bus_reply::Outcome::Error(declined(nack.error));
                 self.answer(reply_to, outcome).await;
             }
         }
         task.fail("nack");
-        self.metrics.settled(service, "nack", task.taken.elapsed());
+        service.metrics.settled(Outcome::Nack, task.taken.elapsed());
     }
 
     /// The service has answered a request with `reply`.
@@ -75,14 +72,14 @@ impl Shared {
     /// [`Reason::ReplyInvalid`] if the reply is no message of a known type; the sender of the request has been told.
     pub(crate) async fn replied(
         &self,
-        service: &ServiceName,
+        service: &Service,
         mut task: Task,
         reply: Option<v1::Envelope>,
     ) -> Result<(), Refusal> {
         // The caller has looked: only requests come here.
         let Job::Request { reply_to, correlation_id, .. } = &task.job else { return Ok(()) };
         let parent = task.span.as_ref().map(trestle_telemetry::Span::context);
-        let (outcome, result) = match self.reply_envelope(service, correlation_id, reply) {
+        let (outcome, result) = match self.reply_envelope(&service.name, correlation_id, reply) {
             Ok(mut envelope) => {
                 if let Some(context) = parent {
                     context.carry(&mut envelope.headers);
@@ -95,8 +92,8 @@ impl Shared {
         if let Err(refusal) = &result {
             task.fail(refusal.reason.row().word);
         }
-        let counted = if result.is_ok() { "reply" } else { "reply_invalid" };
-        self.metrics.settled(service, counted, task.taken.elapsed());
+        let outcome = if result.is_ok() { Outcome::Reply } else { Outcome::ReplyInvalid };
+        service.metrics.settled(outcome, task.taken.elapsed());
         result
     }
 
@@ -121,24 +118,24 @@ impl Shared {
     }
 
     /// Nobody waits for it any more, or its time is over; the service was told.
-    pub(crate) fn cancelled(&self, service: &ServiceName, mut task: Task) {
+    pub(crate) fn cancelled(&self, service: &Service, mut task: Task) {
         task.fail("cancelled");
-        self.metrics.settled(service, "cancelled", task.taken.elapsed());
+        service.metrics.settled(Outcome::Cancelled, task.taken.elapsed());
     }
 
     /// Its instance is gone.
-    pub(crate) async fn lost(&self, service: &ServiceName, mut task: Task) {
+    pub(crate) async fn lost(&self, service: &Service, mut task: Task) {
         match &task.job {
             Job::Live => {}
-            Job::Stored { work, .. } => nak(service, work, Duration::ZERO).await,
+            Job::Stored { work, .. } => nak(&service.name, work, Duration::ZERO).await,
             Job::Request { reply_to, .. } => {
-                let sentence =
-                    format!("the instance of {service} that had the request has gone; it may have been done");
+                let name = &service.name;
+                let sentence = format!("the instance of {name} that had the request has gone; it may have been done");
                 self.refuse_request(reply_to, &Refusal::new(Reason::InstanceLost, sentence)).await;
             }
         }
         task.fail("instance_lost");
-        self.metrics.settled(service, "lost", task.taken.elapsed());
+        service.metrics.settled(Outcome::Lost, task.taken.elapsed());
     }
 
     /// Tells whoever made a request that it is refused.

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use trestle_bus::{BusError, Consumer, ConsumerSpec, Work, logs};
+use trestle_wire::v1;
 
 use crate::{
     Shared,
@@ -20,6 +21,8 @@ use crate::{
 const FETCH_MAX: u32 = 64;
 /// How long one call to the bus waits for a message. Only bounds the call: the loop asks again.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// How often a type that is not stored is looked at again: a reload may have changed its ack level.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`. `ready` becomes true once the consumer is there.
 pub(crate) async fn run(
@@ -29,6 +32,13 @@ pub(crate) async fn run(
     stop: CancellationToken,
     ready: watch::Sender<bool>,
 ) {
+    while !is_stored(&shared, &message_type) {
+        ready.send_replace(true);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         let error = match consumer(&shared, &service, &message_type).await {
@@ -50,6 +60,13 @@ pub(crate) async fn run(
             () = tokio::time::sleep(backoff.next()) => {}
         }
     }
+}
+
+/// Whether clients' messages of this type are kept in the work log.
+fn is_stored(shared: &Shared, message_type: &str) -> bool {
+    let catalogue = shared.schemas.current();
+    let ack = catalogue.get(message_type).and_then(|kind| kind.route()).map(|route| route.ack);
+    matches!(ack, Some(v1::AckLevel::Durable | v1::AckLevel::Handled))
 }
 
 /// The durable consumer that all nodes share for this type.
@@ -106,7 +123,7 @@ impl Stored<'_> {
         let taken = Instant::now();
         let patience = taken + self.shared.config.credit_wait;
         for work in works {
-            let parcel = self.shared.parcel_of_work(&self.service.name, self.message_type, work, taken).await;
+            let parcel = self.shared.parcel_of_work(self.service, self.message_type, work, taken).await;
             let Some(parcel) = parcel else { continue };
             if let Some(parcel) = self.offer_until(parcel, patience, freed).await {
                 self.give_back(*parcel).await;

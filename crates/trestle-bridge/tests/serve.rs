@@ -8,6 +8,7 @@ use prost::Message as _;
 use support::{House, Instance, TRACEPARENT, shop, soon};
 use trestle_bridge::Config;
 use trestle_bus::Heard;
+use trestle_schema::SchemaSource;
 use trestle_wire::{
     NodeId,
     v1::{self, service_frame::Frame as Say},
@@ -254,4 +255,27 @@ async fn what_is_in_flight_is_measured() {
     a.delivery().await;
     let metrics = house.metrics();
     assert!(metrics.contains(r#"trestle_bridge_deliveries_total{service="users",outcome="ack"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_type_that_becomes_stored_by_a_reload_is_taken_from_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |ack: &str| {
+        let text = format!(
+            r#"syntax = "proto3";
+            package ticks.v1;
+            import "trestle/v1/options.proto";
+            message Tick {{ option (trestle.v1.route) = {{ service: "ticks" ack: {ack} }}; string user_id = 1; }}"#
+        );
+        std::fs::write(folder.path().join("ticks.proto"), text).expect("written");
+    };
+    write("RECEIVED");
+    let house = House::of(Config::default(), SchemaSource::Folder(folder.path().into())).await;
+    let mut ticks = house.attach("ticks", 8).await;
+    write("DURABLE");
+    let mut admin = v1::admin_client::AdminClient::new(house.connect().await);
+    let reloaded = admin.reload(v1::ReloadRequest {}).await.expect("answered").into_inner();
+    assert_eq!((reloaded.applied, reloaded.faults), (true, vec![]));
+    house.store("ticks", "ticks.v1.Tick", &shop::user(1)).await;
+    assert_eq!(user_of(&ticks.delivery().await), "u1");
 }

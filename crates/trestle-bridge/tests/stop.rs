@@ -39,6 +39,20 @@ async fn services_are_told_and_what_is_in_flight_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_service_with_nothing_in_flight_is_told_too_and_a_stream_without_hello_holds_up_nothing() {
+    let mut house = House::start().await;
+    let mut users = house.attach("users", 8).await;
+    let mut silent = house.open(vec![]).await;
+    let begun = Instant::now();
+    house.begin_to_stop();
+    assert!(matches!(users.frame().await, Frame::Draining(_)));
+    users.end().await.expect("ends well");
+    assert_eq!(reason(&silent.end().await.expect_err("refused")), "draining");
+    house.stopped().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn what_is_not_acked_by_the_deadline_is_given_back_at_once() {
     let mut house = House::with(Config { drain_deadline: Duration::from_millis(200), ..Config::default() }).await;
     let mut users = house.attach("users", 8).await;
@@ -112,7 +126,6 @@ async fn a_stopping_node_takes_no_hello_and_says_so_to_health() {
     house.begin_to_stop();
     let next = soon("the change", watched.message()).await.expect("alive").expect("one").status();
     assert_eq!(next, ServingStatus::NotServing);
-    late.say(Say::Hello(v1::Hello { service: "users".into(), ..v1::Hello::default() })).await;
     let status = late.end().await.expect_err("refused");
     assert_eq!((reason(&status), status.code()), ("draining", tonic::Code::Unavailable));
     users.ack([delivery.delivery_id]).await;

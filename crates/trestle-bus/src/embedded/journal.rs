@@ -147,7 +147,7 @@ impl Writer {
         let now_ms = stream.clock.now_ms();
         let (since_ms, live_bytes) = {
             let state = stream.state();
-            (now_ms.saturating_sub(millis(state.spec.dedup_window)), state.kept_bytes())
+            (now_ms.saturating_sub(millis(state.spec.dedup_window)), state.kept.bytes())
         };
         self.disk.drop_dead(since_ms)?;
         let Some(oldest) = self.disk.worth_moving(live_bytes) else { return Ok(()) };
@@ -171,7 +171,7 @@ impl Writer {
         for (offset, start, old) in moved {
             let (record, segment) = (base + start, segment.clone());
             let payload = record + (old.payload - old.record);
-            state.moved(offset, Place { segment, record, payload, payload_bytes: old.payload_bytes });
+            state.kept.moved(offset, Place { segment, record, payload, payload_bytes: old.payload_bytes });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod disk;
 mod facts;
 mod index;
 mod journal;
+mod kept;
 mod live;
 mod record;
 mod stored;

@@ -12,9 +12,10 @@ use super::{
     clock::Clock,
     disk::{DataDir, Disk},
     journal::Journal,
+    kept::Body,
     live::Live,
     record::Record,
-    stream::{Body, Change, State, Stream},
+    stream::{Change, Found, State, Stream},
 };
 use crate::{
     Appended, BusError, BusState, Consumer, ConsumerSpec, Log, LogSpec, Outcome, Settle, Stored as StoredMessage, Work,
@@ -102,21 +103,19 @@ impl Stored {
     }
 
     async fn open(&self, spec: &LogSpec, data: Option<&Arc<DataDir>>) -> Result<Arc<Stream>, BusError> {
-        let (live, clock, mut state) = (self.live.clone(), self.clock, State::new(spec.clone()));
+        let (live, clock, spec) = (self.live.clone(), self.clock, spec.clone());
         let Some(data) = data.cloned() else {
+            let state = State::new(spec, Found::default());
             return Ok(Arc::new(Stream::new(state, None, live, clock)));
         };
+        let name = spec.name.clone();
         let segment_bytes_max = self.segment_bytes_max;
         let opened = tokio::task::spawn_blocking(move || -> std::io::Result<Arc<Stream>> {
-            let disk = Disk::open(&data.log(&state.spec.name), segment_bytes_max, |record, place| match record {
-                Record::Message { offset, time_ms, subject, dedup, .. } => {
-                    state.found(offset, subject, time_ms, dedup, place);
-                }
-                Record::Gone { offset } => state.found_gone(offset),
-                Record::Done { offset, consumer } => state.done(offset, &consumer.into()),
-            })?;
-            state.skip_to(disk.first_of_newest());
-            state.recovered();
+            let mut found = Found::default();
+            let found_one = |record: Record<'_>, place| found.take(record, place);
+            let disk = Disk::open(&data.log(&spec.name), segment_bytes_max, found_one)?;
+            found.skip_to(disk.first_of_newest());
+            let state = State::new(spec, found);
             let (journal, writer) = Journal::new(disk);
             let stream = Arc::new(Stream::new(state, Some(journal), live, clock));
             if let Some(journal) = &stream.journal {
@@ -124,7 +123,7 @@ impl Stored {
             }
             Ok(stream)
         });
-        let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("log {}: {error}", spec.name));
+        let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("log {name}: {error}"));
         opened.await.map_err(|error| refused(&error))?.map_err(|error| refused(&error))
     }
 }
@@ -164,14 +163,14 @@ impl Log for StoredLog {
 
     async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<StoredMessage>, BusError> {
         self.0.live.is_open()?;
-        let found = self.0.named(log)?.state().read(subject, from, most);
+        let found = self.0.named(log)?.state().kept.read(subject, from, most);
         let messages = load(found).await?;
         Ok(messages.into_iter().map(|(offset, payload)| StoredMessage { offset, payload }).collect())
     }
 
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
         self.0.live.is_open()?;
-        Ok(self.0.named(log)?.state().last(subject))
+        Ok(self.0.named(log)?.state().kept.last(subject))
     }
 
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {

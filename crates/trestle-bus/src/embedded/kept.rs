@@ -1,0 +1,161 @@
+//! The messages that one log keeps, and where their payloads are.
+//!
+//! Always: offsets of one subject are in order; in a log on disk the newest payloads are in memory too, up to a limit,
+//! and the rest is read when asked for.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use trestle_wire::Subject;
+
+use super::disk::{Place, Segment};
+use crate::pattern;
+
+/// Payloads of a log on disk that stay in memory, for readers who follow closely: 32 MiB x 10 logs = 320 MiB.
+const CACHED_BYTES_MAX: usize = 32 << 20;
+
+/// A stored message's payload, wherever it is.
+#[derive(Clone)]
+pub(super) enum Body {
+    Here(Bytes),
+    OnDisk(Place),
+}
+
+/// One stored message.
+pub(super) struct Message {
+    pub(super) subject: Subject,
+    pub(super) time_ms: u64,
+    pub(super) bytes: usize,
+    pub(super) cached: Option<Bytes>,
+    pub(super) place: Option<Place>,
+}
+
+/// What a log keeps.
+#[derive(Default)]
+pub(super) struct Kept {
+    messages: BTreeMap<u64, Message>,
+    by_subject: HashMap<Subject, VecDeque<u64>, FixedState>,
+    bytes: u64,
+    cached_bytes: usize,
+    /// No payload below this offset is cached, if there is a disk.
+    cached_from: u64,
+}
+
+impl Kept {
+    /// Takes what was found on disk.
+    pub(super) fn found(messages: BTreeMap<u64, Message>) -> Self {
+        let mut kept = Self::default();
+        messages.into_iter().for_each(|(offset, message)| kept.insert(offset, message));
+        kept
+    }
+
+    /// Keeps a message whose offset is higher than all before.
+    pub(super) fn insert(&mut self, offset: u64, message: Message) {
+        let on_disk = message.place.is_some();
+        self.by_subject.entry(message.subject.clone()).or_default().push_back(offset);
+        self.bytes += message.bytes as u64;
+        self.cached_bytes += message.cached_bytes();
+        self.messages.insert(offset, message);
+        while on_disk && self.cached_bytes > CACHED_BYTES_MAX && self.cached_from <= offset {
+            if let Some(oldest) = self.messages.get_mut(&self.cached_from) {
+                self.cached_bytes -= oldest.cached_bytes();
+                oldest.cached = None;
+            }
+            self.cached_from += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, offset: u64) -> bool {
+        let Some(message) = self.messages.remove(&offset) else { return false };
+        self.bytes -= message.bytes as u64;
+        self.cached_bytes -= message.cached_bytes();
+        if let Some(offsets) = self.by_subject.get_mut(&message.subject) {
+            if let Ok(at) = offsets.binary_search(&offset) {
+                offsets.remove(at);
+            }
+            if offsets.is_empty() {
+                self.by_subject.remove(&message.subject);
+            }
+        }
+        true
+    }
+
+    pub(super) fn contains(&self, offset: u64) -> bool {
+        self.messages.contains_key(&offset)
+    }
+
+    /// Subject and payload of one message.
+    pub(super) fn get(&self, offset: u64) -> Option<(Subject, Body)> {
+        let message = self.messages.get(&offset)?;
+        Some((message.subject.clone(), message.body()?))
+    }
+
+    /// Bytes of all payloads.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The oldest message of `subject`, if there are more than `most` of it.
+    pub(super) fn above(&self, subject: &Subject, most: u64) -> Option<u64> {
+        self.by_subject.get(subject).filter(|offsets| offsets.len() as u64 > most)?.front().copied()
+    }
+
+    /// The oldest message, if it was stored at `moment_ms` or before.
+    pub(super) fn older_than(&self, moment_ms: u64) -> Option<u64> {
+        self.messages.first_key_value().filter(|(_, message)| message.time_ms <= moment_ms).map(|(offset, _)| *offset)
+    }
+
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        self.by_subject.keys().cloned().collect()
+    }
+
+    /// Offsets of the messages whose subject `filter` matches.
+    pub(super) fn matching<'a>(&'a self, filter: &'a str) -> impl Iterator<Item = u64> + 'a {
+        let matches = move |message: &Message| pattern::matches(filter, message.subject.as_str());
+        self.messages.iter().filter(move |(_, message)| matches(message)).map(|(offset, _)| *offset)
+    }
+
+    /// Up to `most` messages of `subject` from offset `from` on.
+    pub(super) fn read(&self, subject: &Subject, from: u64, most: usize) -> Vec<(u64, Body)> {
+        let Some(offsets) = self.by_subject.get(subject) else { return Vec::new() };
+        let start = offsets.partition_point(|offset| *offset < from);
+        let body = |offset: &u64| Some((*offset, self.messages.get(offset)?.body()?));
+        offsets.iter().skip(start).take(most).filter_map(body).collect()
+    }
+
+    /// Offset of the last message of `subject`; 0 if there is none.
+    pub(super) fn last(&self, subject: &Subject) -> u64 {
+        self.by_subject.get(subject).and_then(|offsets| offsets.back().copied()).unwrap_or(0)
+    }
+
+    /// The messages that stand in `segment`.
+    pub(super) fn inside(&self, segment: &Arc<Segment>) -> Vec<(u64, Place)> {
+        let place = |message: &Message| message.place.clone().filter(|place| place.is_in(segment));
+        self.messages.iter().filter_map(|(offset, message)| Some((*offset, place(message)?))).collect()
+    }
+
+    /// The message stands at `place` now.
+    pub(super) fn moved(&mut self, offset: u64, place: Place) {
+        if let Some(message) = self.messages.get_mut(&offset) {
+            message.place = Some(place);
+        }
+    }
+}
+
+impl Message {
+    fn cached_bytes(&self) -> usize {
+        if self.cached.is_some() { self.bytes } else { 0 }
+    }
+
+    fn body(&self) -> Option<Body> {
+        match (&self.cached, &self.place) {
+            (Some(payload), _) => Some(Body::Here(payload.clone())),
+            (None, Some(place)) => Some(Body::OnDisk(place.clone())),
+            (None, None) => None,
+        }
+    }
+}

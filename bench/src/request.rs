@@ -91,10 +91,11 @@ pub(crate) async fn run(gateway: &Path, bus: &str, load: &Load) -> anyhow::Resul
         }
     }
     for side in sides {
-        side.server.stop().await?;
+        // The service first: it would complain of a gateway that is gone.
         if let Some(service) = side.service {
             service.stop().await?;
         }
+        side.server.stop().await?;
     }
     Ok(runs)
 }

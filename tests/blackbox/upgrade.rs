@@ -57,8 +57,9 @@ async fn more_connections_than_there_are_places_are_told_to_go_elsewhere() {
     let (status, body) = http(&gateway, "GET", "/ws", GOOD, "").await;
     assert_eq!(status, 429);
     assert!(body.contains("too_many_connections"), "{body}");
-    // The place is free once the gateway has closed its side too.
     ws.close().await;
+    // The place is free when the connection no longer counts, a moment after the client sees it close.
+    while !http(&gateway, "GET", "/metrics", "", "").await.1.contains("trestle_edge_connections 0\n") {}
     Ws::connect(&gateway).await;
 }
 

@@ -7,7 +7,10 @@
 use std::{collections::HashMap, future::poll_fn, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until},
+};
 use trestle_codec::{Encoded, Frame, Inbound, decode, encode, join};
 use trestle_hub::{Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Session, State};
@@ -31,8 +34,8 @@ const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes after which a batch ends: what one write can hand to the kernel's default send buffer.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Serves one client until it goes or is parted from.
-pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, hello: Hello) {
+/// Serves one client until it goes or is parted from; `place` is free again after that.
+pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, hello: Hello, place: OwnedSemaphorePermit) {
     edge.metrics.connections.inc();
     let mut connection = Connection::new(Arc::clone(&edge), hello);
     let end = connection.serve(socket).await;
@@ -45,6 +48,7 @@ pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, hello: Hello) {
         }
         End::Gone(socket) => socket.leave(edge.config.close_timeout).await,
     }
+    drop(place);
     edge.metrics.connections.dec();
 }
 

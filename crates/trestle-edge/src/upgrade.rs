@@ -45,7 +45,6 @@ pub(crate) async fn upgrade(
     let upgraded = hyper::upgrade::on(&mut request);
     let task = Arc::clone(&edge);
     edge.tasks.spawn(async move {
-        let _place = place;
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, %address, "the client left during the upgrade"),
@@ -61,7 +60,7 @@ pub(crate) async fn upgrade(
                     sizes.read_buffer_bytes,
                     sizes.frame_bytes_max,
                 );
-                connection::run(task.clone(), socket.await, hello).await;
+                connection::run(task.clone(), socket.await, hello, place).await;
             }
             Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `bind`"),
         }

@@ -22,6 +22,9 @@ use tokio::{
 /// How long a process may take to say or do what a test waits for. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the output of a process that has ended may stay open.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Lines of output that are kept, of each process; later ones are dropped.
 const LINES_MAX: usize = 100_000;
 
@@ -131,13 +134,18 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, and all it said has been read.
     ///
     /// # Errors
     /// If it has not after [`PATIENCE`]; the message holds what it said.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         match timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => Ok(status?),
+            Ok(status) => {
+                // A child of its own may hold its output open for longer; that one is not waited for.
+                let mut count = self.output.count.clone();
+                let _ = timeout(LAST_WORDS, async { while count.changed().await.is_ok() {} }).await;
+                Ok(status?)
+            }
             Err(_) => bail!("{} has not ended after {PATIENCE:?}; it said:\n{}", self.name, self.output()),
         }
     }

@@ -1,4 +1,4 @@
-//! The tests of the promise: what every bus must do, as tests that take a fresh [`Fabric`](crate::Fabric).
+//! The tests of the promise: what every bus must do, as tests that take a fresh [`Fabric`].
 //!
 //! An implementation runs them all by one line in a test file, where `maker` is an async function that gives a fresh
 //! fabric and whatever must live as long as the test (a server, a folder):

@@ -35,7 +35,10 @@ async fn a_comment_reaches_everyone_on_the_channel_with_its_offset() {
     // A later listener is told where it stands.
     let mut late = Ws::connect(&gateway).await;
     let subscribed = late.ask(json!({"id": 2, "subscribe": {"channel": "room:7"}})).await;
-    assert_eq!(subscribed, json!({"replyTo": 2, "subscribed": {"channel": "room:7", "recovered": false, "offset": "2"}}));
+    assert_eq!(
+        subscribed,
+        json!({"replyTo": 2, "subscribed": {"channel": "room:7", "recovered": false, "offset": "2"}})
+    );
 }
 
 #[tokio::test]
@@ -144,9 +147,7 @@ async fn a_client_that_does_not_read_is_parted_from_and_slows_nobody() {
     let mut slow = Ws::on(&gateway, "live:1").await;
     let mut quick = Ws::on(&gateway, "live:1").await;
     let text = "x".repeat(490);
-    let batch: Vec<_> = (0..50)
-        .map(|_| json!({"publish": {"channel": "live:1", "message": comment(&text)}}))
-        .collect();
+    let batch: Vec<_> = (0..50).map(|_| json!({"publish": {"channel": "live:1", "message": comment(&text)}})).collect();
     // Until the slow client's outbox and kernel buffers are full: some 10 MB are far more than both hold.
     let mut heard = 0;
     for _ in 0..400 {

@@ -30,10 +30,33 @@ fn the_routing_table_is_printed() {
     let table = said(&output);
     assert!(output.status.success());
     for row in [
-        ["shop.v1.UserCreated", "USER_CREATED", "1.0", "users", "bridge", "trestle.work.users.shop.v1.UserCreated", "DURABLE"],
-        ["shop.v2.OrderPaid", "ORDER_PAID", "2.0", "billing", "bridge", "trestle.work.billing.shop.v2.OrderPaid", "HANDLED"],
-        ["shop.v1.InventoryUpdated", "INVENTORY_UPDATED", "1.0", "stock", "bridge",
-            "trestle.up.stock.shop.v1.InventoryUpdated", "RECEIVED"],
+        [
+            "shop.v1.UserCreated",
+            "USER_CREATED",
+            "1.0",
+            "users",
+            "bridge",
+            "trestle.work.users.shop.v1.UserCreated",
+            "DURABLE",
+        ],
+        [
+            "shop.v2.OrderPaid",
+            "ORDER_PAID",
+            "2.0",
+            "billing",
+            "bridge",
+            "trestle.work.billing.shop.v2.OrderPaid",
+            "HANDLED",
+        ],
+        [
+            "shop.v1.InventoryUpdated",
+            "INVENTORY_UPDATED",
+            "1.0",
+            "stock",
+            "bridge",
+            "trestle.up.stock.shop.v1.InventoryUpdated",
+            "RECEIVED",
+        ],
     ] {
         assert!(table.lines().any(|line| line.split_whitespace().eq(row)), "{row:?} is not in\n{table}");
     }
@@ -107,7 +130,8 @@ async fn send_request_and_sub_talk_to_the_gateway() {
     assert!(ok);
     assert_eq!(accepted["accepted"]["level"], "HANDLED");
 
-    let (ok, refused) = at(&gateway, &["send", "ORDER_PAID", r#"{"orderId":"","cents":"5"}"#, "--version", "1.0"]).await;
+    let (ok, refused) =
+        at(&gateway, &["send", "ORDER_PAID", r#"{"orderId":"","cents":"5"}"#, "--version", "1.0"]).await;
     assert!(!ok, "a refusal is a failure");
     assert_eq!(refused["error"]["reason"], "rule_violated");
     assert!(refused["error"]["field"].as_str().is_some_and(|field| field.ends_with("orderId")), "{refused}");

@@ -58,6 +58,9 @@ async fn raw_until_end(mut ws: Ws) -> Vec<u8> {
 
     let MaybeTlsStream::Plain(stream) = ws.socket().get_mut() else { panic!("a plain socket") };
     let mut bytes = Vec::new();
-    tokio::time::timeout(crate::support::PATIENCE, stream.read_to_end(&mut bytes)).await.expect("closed").expect("read");
+    tokio::time::timeout(crate::support::PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("closed")
+        .expect("read");
     bytes
 }

@@ -1,5 +1,7 @@
 //! The real binary over real sockets: one file per promise.
 
+#![allow(clippy::unwrap_used)] // tests
+
 mod bad_input;
 mod channels;
 mod command_line;

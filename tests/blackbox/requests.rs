@@ -105,8 +105,7 @@ async fn a_services_refusal_reaches_the_client() {
     let mut ws = Ws::connect(&gateway).await;
     ws.send(quote(5, "5s")).await;
     let delivery_id = billing.delivery().await.delivery_id;
-    let error =
-        v1::Error { code: v1::Code::NotFound.into(), reason: "no_such_sku".into(), ..v1::Error::default() };
+    let error = v1::Error { code: v1::Code::NotFound.into(), reason: "no_such_sku".into(), ..v1::Error::default() };
     billing.say(Say::Nack(v1::Nack { delivery_id, delay: None, error: Some(error) })).await;
     let answer = ws.answer(&json!(5)).await;
     assert_eq!((&answer["error"]["code"], &answer["error"]["reason"]), (&json!("NOT_FOUND"), &json!("no_such_sku")));

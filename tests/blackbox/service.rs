@@ -27,8 +27,12 @@ impl Instance {
     pub(crate) async fn attach(gateway: &Gateway, service: &str, types: &[&str], credit: u32) -> Self {
         let (say, said) = mpsc::channel(64);
         let types = types.iter().map(|name| v1::ConsumedType { message_type: (*name).into(), versions: Vec::new() });
-        let hello =
-            v1::Hello { service: service.into(), types: types.collect(), max_in_flight: credit, ..v1::Hello::default() };
+        let hello = v1::Hello {
+            service: service.into(),
+            types: types.collect(),
+            max_in_flight: credit,
+            ..v1::Hello::default()
+        };
         say.send(v1::ServiceFrame { frame: Some(Say::Hello(hello)) }).await.expect("room");
         let hear = bridge(gateway).await.attach(ReceiverStream::new(said)).await.expect("attached").into_inner();
         let mut instance = Self { say, hear, deliveries: VecDeque::new() };

@@ -83,7 +83,9 @@ async fn a_token_comes_by_frame_header_or_query_and_gives_a_user() {
     let mut by_query = Ws::open_at(&gateway, &format!("/ws?access_token={good}")).await;
     assert_eq!(by_query.ask(json!({"id": 1, "ping": {}})).await["replyTo"], 1, "an implicit connect");
 
-    for (token, reason) in [(None, "token_missing"), (Some("x.y.z"), "token_invalid"), (Some(&*expired), "token_expired")] {
+    for (token, reason) in
+        [(None, "token_missing"), (Some("x.y.z"), "token_invalid"), (Some(&*expired), "token_expired")]
+    {
         let mut ws = Ws::open(&gateway).await;
         ws.send(json!({"id": 1, "connect": {"token": token.unwrap_or_default()}})).await;
         let (frames, end) = ws.end().await;

@@ -28,7 +28,8 @@ async fn each_level_is_said_when_it_is_reached() {
     assert_eq!(accepted, json!({"replyTo": 2, "accepted": {"level": "DURABLE"}}));
     // RECEIVED.
     let mut stock = Instance::attach(&gateway, "stock", &[], 8).await;
-    let update = json!({"id": 3, "message": {"messageType": "INVENTORY_UPDATED", "payload": {"sku": "a", "change": -2}}});
+    let update =
+        json!({"id": 3, "message": {"messageType": "INVENTORY_UPDATED", "payload": {"sku": "a", "change": -2}}});
     assert_eq!(ws.ask(update).await["accepted"]["level"], "RECEIVED");
     let delivery = stock.delivery().await;
     let payload = &envelope(&delivery).payload;
@@ -65,7 +66,8 @@ async fn two_versions_of_one_alias_are_served_side_by_side() {
     let mut first = Instance::attach(&gateway, "billing", &["shop.v1.OrderPaid"], 8).await;
     let mut second = Instance::attach(&gateway, "billing", &["shop.v2.OrderPaid"], 8).await;
     let mut ws = Ws::connect(&gateway).await;
-    let paid = |version: &str, payload: Value| json!({"messageType": "ORDER_PAID", "version": version, "payload": payload});
+    let paid =
+        |version: &str, payload: Value| json!({"messageType": "ORDER_PAID", "version": version, "payload": payload});
     ws.send(paid("2.0", json!({"orderId": "two", "total": {"currency": "EUR", "cents": "5"}}))).await;
     ws.send(paid("1.0", json!({"orderId": "one", "cents": "5"}))).await;
     let (one, two) = (first.delivery().await, second.delivery().await);

@@ -180,10 +180,7 @@ mod tests {
         let reason = |result: Result<&Namespace, Refusal>| result.err().map(|refusal| refusal.reason);
         assert_eq!(reason(channels.may_publish(&anonymous, &channel("room:1"))), None);
         assert_eq!(reason(channels.may_subscribe(&ann, &channel("staff:1"))), None);
-        assert_eq!(
-            reason(channels.may_subscribe(&anonymous, &channel("staff:1"))),
-            Some(Reason::ChannelSubscribe)
-        );
+        assert_eq!(reason(channels.may_subscribe(&anonymous, &channel("staff:1"))), Some(Reason::ChannelSubscribe));
         assert_eq!(reason(channels.may_publish(&ann, &channel("staff:1"))), Some(Reason::ChannelPublish));
         assert_eq!(reason(channels.may_publish(&ann, &channel("nowhere:1"))), Some(Reason::UnknownNamespace));
     }

@@ -32,13 +32,7 @@ pub struct AuthConfig {
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self {
-            anonymous: true,
-            hs256_secret_file: None,
-            issuer: None,
-            audience: None,
-            leeway: Duration::from_secs(30),
-        }
+        Self { anonymous: true, hs256_secret_file: None, issuer: None, audience: None, leeway: Duration::from_secs(30) }
     }
 }
 
@@ -54,7 +48,9 @@ pub enum AuthError {
         source: std::io::Error,
     },
     /// The secret is too short to be one.
-    #[error("auth.hs256_secret_file: {path} holds {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (openssl rand -hex 32)")]
+    #[error(
+        "auth.hs256_secret_file: {path} holds {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (openssl rand -hex 32)"
+    )]
     Short {
         /// The file.
         path: PathBuf,

@@ -126,8 +126,7 @@ impl Actor {
             envelope.deadline = Some((std::time::SystemTime::now() + patience).into());
             let span = self.publish_span(&mut envelope, &subject);
             let cancel = Cancel::armed(&self.edge, &envelope.correlation_id);
-            let answer =
-                self.edge.fabric.bus.request(&subject, envelope.encode_to_vec().into(), patience).await;
+            let answer = self.edge.fabric.bus.request(&subject, envelope.encode_to_vec().into(), patience).await;
             let result = match answer {
                 Ok(bytes) => {
                     cancel.disarm();

@@ -75,6 +75,7 @@ struct Connection {
 }
 
 /// What came first.
+#[allow(clippy::large_enum_variant)] // one at a time, on the stack, and gone before the next
 enum Came {
     Socket(Step),
     Frames,
@@ -193,7 +194,9 @@ impl Connection {
     /// The edge's decision to trace a message, and the spans of its first two stations.
     fn trace(&self, inbound: &mut Inbound, came: SystemTime) {
         let typed = match &mut inbound.frame {
-            Frame::Message(typed) | Frame::Request { message: typed, .. } | Frame::Publish { message: typed, .. } => typed,
+            Frame::Message(typed) | Frame::Request { message: typed, .. } | Frame::Publish { message: typed, .. } => {
+                typed
+            }
             _ => return,
         };
         let headers = &mut typed.envelope.headers;

@@ -43,7 +43,11 @@ impl Metrics {
         edge.register("messages_received", "WebSocket messages from clients", metrics.messages_in.clone());
         edge.register("received_bytes", "Bytes in WebSocket messages from clients", metrics.bytes_in.clone());
         edge.register("messages_sent", "WebSocket messages to clients", metrics.messages_out.clone());
-        edge.register("frames_sent", "Frames to clients; several share a message under load", metrics.frames_out.clone());
+        edge.register(
+            "frames_sent",
+            "Frames to clients; several share a message under load",
+            metrics.frames_out.clone(),
+        );
         edge.register("sent_bytes", "Bytes in WebSocket messages to clients", metrics.bytes_out.clone());
         edge.register("refusals", "Errors told to clients, by reason", metrics.refusals.clone());
         edge.register("closes", "Connections closed by the gateway, by close code", metrics.closes.clone());

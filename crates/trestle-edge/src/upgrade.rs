@@ -3,6 +3,8 @@
 //! What always holds: nothing is upgraded that breaks RFC 6455 section 4.2.1, comes from a page that is not allowed, or
 //! is one too many; every refusal is an HTTP answer that says why.
 
+#![allow(clippy::result_large_err)] // a refusal is an HTTP answer, made once and sent at once
+
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{

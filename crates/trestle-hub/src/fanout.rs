@@ -50,8 +50,8 @@ pub(crate) fn send<'a>(
     let mut finished: [Option<Encoded>; Encoding::ALL.len()] = [const { None }; Encoding::ALL.len()];
     let mut count = Delivered::default();
     for member in members {
-        let encoded = finished[member.encoding.index()]
-            .get_or_insert_with(|| encode(member.encoding, &frame, catalogue));
+        let encoded =
+            finished[member.encoding.index()].get_or_insert_with(|| encode(member.encoding, &frame, catalogue));
         match member.outbox.push(encoded.clone()) {
             Ok(()) => count.delivered += 1,
             Err(Full::Overflow) => count.dropped += 1,

@@ -118,9 +118,7 @@ impl Core {
             (envelope.offset, envelope.prev_offset) = (place.offset, place.previous);
             inside.offset = place.offset;
         }
-        self.traced(envelope, |envelope| {
-            deliver(envelope, inside.members(), &self.schemas.current(), &self.metrics)
-        })
+        self.traced(envelope, |envelope| deliver(envelope, inside.members(), &self.schemas.current(), &self.metrics))
     }
 
     /// Runs `work` in a `fanout` span if the envelope's trace is sampled.

@@ -1,5 +1,7 @@
 //! The hub on the embedded bus, with a switch that makes the bus lose what it carries.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::{
     future::poll_fn,
     sync::{
@@ -75,7 +77,13 @@ impl Bus for Lossy {
         self.bus.request(subject, payload, wait).await
     }
 
-    async fn gather(&self, subject: &Subject, payload: Bytes, most: usize, quiet: Duration) -> Result<Vec<Bytes>, BusError> {
+    async fn gather(
+        &self,
+        subject: &Subject,
+        payload: Bytes,
+        most: usize,
+        quiet: Duration,
+    ) -> Result<Vec<Bytes>, BusError> {
         self.bus.gather(subject, payload, most, quiet).await
     }
 

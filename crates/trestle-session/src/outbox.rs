@@ -60,7 +60,7 @@ impl Outbox {
     /// [`Full`]. A single frame larger than the limit still goes into an empty queue, since the limit is there to stop
     /// growth, not to forbid a message that the bus has let through.
     pub fn push(&self, frame: Encoded) -> Result<(), Full> {
-        let waker = {
+        let writer = {
             let mut queue = self.queue.lock();
             if queue.closed.is_some() {
                 return Err(Full::Closed);
@@ -69,9 +69,9 @@ impl Outbox {
             let full = queue.frames.len() >= self.limits.frames_max || bytes > self.limits.bytes_max;
             if full && !queue.frames.is_empty() {
                 queue.closed = Some(Full::Overflow);
-                let waker = queue.writer.take();
+                let writer = queue.writer.take();
                 drop(queue);
-                waker.map(Waker::wake);
+                wake(writer);
                 return Err(Full::Overflow);
             }
             queue.bytes = bytes;
@@ -79,7 +79,7 @@ impl Outbox {
             queue.writer.take()
         };
         // Outside the lock: the writer may run on this very thread.
-        waker.map(Waker::wake);
+        wake(writer);
         Ok(())
     }
 
@@ -89,12 +89,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Full::Overflow`] when a frame was refused; frames that were queued before it are still in [`Outbox::take`].
-    pub fn poll_take(
-        &self,
-        context: &mut Context<'_>,
-        most: usize,
-        into: &mut Vec<Encoded>,
-    ) -> Poll<Result<(), Full>> {
+    pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Encoded>) -> Poll<Result<(), Full>> {
         let mut queue = self.queue.lock();
         if let Some(closed) = queue.closed {
             return Poll::Ready(Err(closed));
@@ -148,6 +143,12 @@ impl Queue {
             // An idle client holds no queue: 32 bytes a slot x what a burst once needed x every session adds up.
             self.frames = VecDeque::new();
         }
+    }
+}
+
+fn wake(writer: Option<Waker>) {
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }
 

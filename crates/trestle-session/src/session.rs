@@ -307,13 +307,7 @@ impl Session {
         Ok(())
     }
 
-    fn subscribed(
-        &mut self,
-        id: u32,
-        channel: ChannelName,
-        result: Result<(), Refusal>,
-        actions: &mut Vec<Action>,
-    ) {
+    fn subscribed(&mut self, id: u32, channel: ChannelName, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
         match result {
             Ok(()) => {
                 // Unless the client has thought better of it meanwhile.

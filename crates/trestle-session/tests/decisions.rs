@@ -1,5 +1,7 @@
 //! What a session decides, under a clock of our own.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::{
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
@@ -119,9 +121,7 @@ fn another_first_frame_connects_by_itself_and_is_then_done() {
 
 #[test]
 fn a_refused_client_is_told_and_parted_from() {
-    for (reason, code) in
-        [(Reason::TokenExpired, CloseCode::Unauthenticated), (Reason::BusAway, CloseCode::Restart)]
-    {
+    for (reason, code) in [(Reason::TokenExpired, CloseCode::Unauthenticated), (Reason::BusAway, CloseCode::Restart)] {
         let mut talk = Talk::new();
         talk.frame(7, Frame::Connect { token: None });
         let told = talk.on(Event::Admitted(Err(Refusal::new(reason, "no"))));
@@ -186,7 +186,10 @@ fn requests_and_waits_have_places_and_give_them_back() {
     let update = talk.frame(5, Frame::Message(typed("INVENTORY_UPDATED")));
     assert!(matches!(update[..], [Action::Deliver { handled: false, .. }]), "{update:?}");
     let refusal = Refusal::new(Reason::Timeout, "late");
-    assert_eq!(error(&talk.on(Event::Settled { id: 2, outstanding: true, result: Err(refusal) })), (2, "timeout".into()));
+    assert_eq!(
+        error(&talk.on(Event::Settled { id: 2, outstanding: true, result: Err(refusal) })),
+        (2, "timeout".into())
+    );
     assert!(matches!(talk.frame(6, request())[..], [Action::Request { .. }]));
 }
 

@@ -161,9 +161,8 @@ async fn nothing_but_faults_ends_the_connection_with_4501() {
 /// Bytes of a message on the protobuf subprotocol, and the reason that comes back.
 fn protobuf_rows() -> Vec<(Vec<u8>, &'static str)> {
     let one = |frame| v1::ClientFrames { frames: vec![v1::ClientFrame { id: 7, frame: Some(frame) }] }.encode_to_vec();
-    let publish = |message: v1::Envelope| {
-        one(Frame::Publish(v1::Publish { channel: "live:1".into(), message: Some(message) }))
-    };
+    let publish =
+        |message: v1::Envelope| one(Frame::Publish(v1::Publish { channel: "live:1".into(), message: Some(message) }));
     let comment = |payload: &[u8]| v1::Envelope {
         message_type: "chat.v1.Comment".into(),
         payload: payload.to_vec().into(),

@@ -22,17 +22,23 @@ async fn a_bad_push_is_refused_with_status_and_reason() {
         (to(live(), json!({"messageType": "chat.v1.Nothing"})), 404, "unknown_type"),
         (to(live(), json!({"messageType": "chat.v1.Comment", "payload": {"text": 5}})), 400, "malformed_payload"),
         (to(live(), json!({"messageType": "chat.v1.Comment", "payload": {"text": ""}})), 400, "rule_violated"),
-        (to(live(), json!({"messageType": "chat.v1.Comment", "payload": {"text": "a"}, "source": {"user": "root"}})), 400,
-            "reserved_field"),
+        (
+            to(live(), json!({"messageType": "chat.v1.Comment", "payload": {"text": "a"}, "source": {"user": "root"}})),
+            400,
+            "reserved_field",
+        ),
     ];
     for (body, status, reason) in rows {
         let (answered, said) = push(&gateway, &body).await;
         assert_eq!((answered, &said["error"]["reason"]), (status, &json!(reason)), "{body}: {said}");
     }
     let json_type = "content-type: application/json\r\n";
-    for (headers, body, status) in
-        [(json_type, "{", 400), (json_type, "", 400), (json_type, "[]", 400), ("content-type: text/plain\r\n", "{}", 400)]
-    {
+    for (headers, body, status) in [
+        (json_type, "{", 400),
+        (json_type, "", 400),
+        (json_type, "[]", 400),
+        ("content-type: text/plain\r\n", "{}", 400),
+    ] {
         let (answered, said) = http(&gateway, "POST", "/v1/push", headers, body).await;
         assert_eq!(answered, status, "{body:?}: {said}");
         assert!(said.contains("malformed_frame"), "{said}");

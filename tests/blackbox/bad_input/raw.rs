@@ -111,8 +111,13 @@ async fn fragments_with_control_frames_between_them_are_one_message() {
     let gateway = gateway(&[]).await;
     let mut stream = upgraded(&gateway, "trestle.v1.json").await;
     let ping = br#"{"id":5,"ping":{}}"#;
-    let parts =
-        [frame(0x01, &ping[..6]), frame(0x89, b"hello"), frame(0x00, &ping[6..12]), frame(0x8a, b""), frame(0x80, &ping[12..])];
+    let parts = [
+        frame(0x01, &ping[..6]),
+        frame(0x89, b"hello"),
+        frame(0x00, &ping[6..12]),
+        frame(0x8a, b""),
+        frame(0x80, &ping[12..]),
+    ];
     // One byte at a time, as the worst network would.
     for byte in parts.concat() {
         stream.write_all(&[byte]).await.expect("sent");

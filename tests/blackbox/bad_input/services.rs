@@ -63,7 +63,10 @@ async fn a_bad_frame_after_the_hello_is_told_and_the_stream_lives() {
     let nowhere = v1::PushStreamRequest { seq: 5, push: Some(v1::PushRequest::default()), count: true };
     users.say(Say::Push(nowhere)).await;
     match users.frame().await {
-        Got::Pushed(v1::PushStreamResponse { seq: 5, outcome: Some(v1::push_stream_response::Outcome::Error(error)) }) => {
+        Got::Pushed(v1::PushStreamResponse {
+            seq: 5,
+            outcome: Some(v1::push_stream_response::Outcome::Error(error)),
+        }) => {
             assert_eq!(error.reason, "invalid_target");
         }
         other => panic!("{other:?}"),

@@ -4,6 +4,10 @@
 ///
 /// Looks at brackets outside strings only; whether the text is JSON at all is for the parser to say.
 pub(crate) fn exceeded(json: &str, max: usize) -> Option<usize> {
+    // Ordinary frames have fewer brackets than may be nested, and counting them all is many bytes at a time.
+    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max {
+        return None;
+    }
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut bytes = json.bytes().enumerate();

@@ -1,0 +1,7 @@
+//! Binary messages of clients.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use trestle_codec::Encoding;
+
+fuzz_target!(|message: &[u8]| trestle_fuzz::client_message(Encoding::Protobuf, message));

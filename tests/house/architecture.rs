@@ -111,18 +111,20 @@ fn every_path_that_is_named_is_there() {
         files("").iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
     let mut faults = Vec::new();
     for page in ["ARCHITECTURE.md", "README.md"] {
+        let mut example = false;
         for (number, line) in read(page).lines().enumerate() {
-            let missing = line
-                .split(|c: char| c.is_whitespace() || "`()[]|\"',;".contains(c))
-                .filter(|word| !there(word, &names));
+            example ^= line.starts_with("```");
+            let words = line.split(|c: char| c.is_whitespace() || "`()[]|\"',;".contains(c));
+            let missing = words.filter(|word| !there(word, example, &names));
             faults.extend(missing.map(|word| format!("{page}:{} {word}", number + 1)));
         }
     }
     none("paths that are not there", faults);
 }
 
-/// Whether `word` is no path, or one that exists: from the root, from `crates/`, or a file's name anywhere.
-fn there(word: &str, names: &BTreeSet<String>) -> bool {
+/// Whether `word` is no path, or one that exists: from the root, from `crates/`, or a file's name anywhere. In an example
+/// the reader has files of their own, so only what begins like one of ours counts.
+fn there(word: &str, example: bool, names: &BTreeSet<String>) -> bool {
     let word = word.trim_end_matches(['.', ':']).trim_start_matches("./");
     // Addresses, places outside the checkout, what is built, and patterns that stand for many.
     if word.is_empty()
@@ -136,10 +138,11 @@ fn there(word: &str, names: &BTreeSet<String>) -> bool {
         &word[..word.find(['*', '{', '<']).map_or(word.len(), |at| word[..at].rfind('/').map_or(0, |slash| slash + 1))];
     let has_ending = FILES.iter().any(|ending| word.ends_with(ending));
     let Some((first, _)) = word.split_once('/') else {
-        return !has_ending || names.contains(word);
+        return !has_ending || example || FILES.contains(&word) || names.contains(word);
     };
     let places = [root().to_owned(), root().join("crates")];
-    let is_path = has_ending || word.ends_with('/') || places.iter().any(|place| place.join(first).exists());
+    let is_path =
+        (!example && (has_ending || word.ends_with('/'))) || places.iter().any(|place| place.join(first).exists());
     !is_path || places.iter().any(|place| place.join(Path::new(word)).exists())
 }
 
@@ -147,11 +150,13 @@ fn there(word: &str, names: &BTreeSet<String>) -> bool {
 fn a_path_that_is_not_there_is_seen() {
     let names = BTreeSet::from(["main.rs".to_owned()]);
     for path in ["Cargo.toml/x", "crates/trestle-none", "trestle-wire/src/nothing.rs", "nowhere.rs", "docs2/page.md"] {
-        assert!(!there(path, &names), "{path}");
+        assert!(!there(path, false, &names), "{path}");
     }
     for path in
         ["crates/trestle-wire", "trestle-wire/src/lib.rs", "proto/trestle/v1/*.proto", "main.rs", "/v1/push", "and/or"]
     {
-        assert!(there(path, &names), "{path}");
+        assert!(there(path, false, &names), "{path}");
     }
+    assert!(there("protos/", true, &names) && !there("protos/", false, &names), "a reader's own folder");
+    assert!(!there("crates/trestle-none", true, &names), "not theirs");
 }

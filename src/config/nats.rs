@@ -21,6 +21,9 @@ pub(crate) struct NatsOptions {
     pub(crate) request_timeout: Duration,
     /// On how many servers each log is stored: 1, or 3 or 5 in a cluster of at least as many.
     pub(crate) replicas: usize,
+    /// Credentials file (JWT and nkey seed, as `nats auth user credential` writes it), read once at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) credentials: Option<PathBuf>,
     /// PEM file with the authorities that may have signed the servers' certificates. Not set: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls_authorities: Option<PathBuf>,
@@ -39,6 +42,7 @@ impl Default for NatsOptions {
             connect_timeout: defaults.connect_timeout,
             request_timeout: defaults.request_timeout,
             replicas: defaults.replicas,
+            credentials: None,
             tls_authorities: None,
             tls_certificate: None,
             tls_key: None,
@@ -58,6 +62,7 @@ impl NatsOptions {
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
             replicas: self.replicas,
+            credentials: self.credentials.clone(),
             bucket: prefix.replace('.', "_").to_ascii_uppercase(),
             tls: asked.then_some(TlsFiles { authorities, identity }),
             ..NatsConfig::new(url)

@@ -156,8 +156,8 @@ impl<'a> Reader<'a> {
                 Some(b',' | b':') => return Err(self.expected("a value")),
                 Some(_) => {
                     let rest = &self.text[self.at..];
-                    let ends =
-                        |c: char| matches!(c, ',' | ':' | ']' | '}' | '{' | '[' | '"') || c.is_ascii_whitespace();
+                    // The same white space that `skip_space` skips, or a form feed would never be passed.
+                    let ends = |c: char| matches!(c, ',' | ':' | ']' | '}' | '{' | '[' | '"' | ' ' | '\n' | '\r' | '\t');
                     self.at += rest.find(ends).unwrap_or(rest.len());
                 }
             }

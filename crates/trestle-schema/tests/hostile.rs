@@ -132,3 +132,12 @@ fn any_json() -> impl Strategy<Value = Json> {
         ]
     })
 }
+
+/// Found by fuzzing: what one part of the reader takes for white space, another must too, or it never ends.
+#[test]
+fn white_space_that_json_does_not_have_is_refused() {
+    for odd in ["\u{c}", "\u{b}", "\u{a0}", "\u{feff}", "\u{2028}"] {
+        let any = format!(r#"{{"any":{{"x":{odd}1,"@type":"type.googleapis.com/rich.v1.Leaf"}}}}"#);
+        assert!(kind("rich.v1.All").json_to_protobuf(any.as_bytes()).is_err(), "{odd:?}");
+    }
+}

@@ -31,17 +31,8 @@ impl Server {
     pub(crate) async fn gateway(binary: &Path, bus: &str) -> anyhow::Result<Self> {
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
         let mut command = Command::new(binary);
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--grpc",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-            "--bus",
-            bus,
-        ]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--bus", bus]);
+        command.args(["--log-format", "json", "--log-level", "warn"]);
         command.arg("--schemas").arg(schemas);
         Self::start(command).await.with_context(|| format!("{} did not start", binary.display()))
     }

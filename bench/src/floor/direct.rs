@@ -2,8 +2,10 @@
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::v1::{
     Answer, Ask,
@@ -21,6 +23,7 @@ impl Direct for Echo {
 
 /// Serves until killed.
 pub(crate) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
-    let server = Server::builder().tcp_nodelay(true).add_service(DirectServer::new(Echo));
-    server.serve_with_incoming(TcpListenerStream::new(listener)).await.context("cannot serve")
+    // On the socket itself: the server's own setting does not reach sockets that are handed to it.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder().add_service(DirectServer::new(Echo)).serve_with_incoming(incoming).await.context("cannot serve")
 }

@@ -110,6 +110,72 @@ async fn who_has_left_hears_nothing_more() {
 }
 
 #[tokio::test]
+async fn joins_and_leaves_are_answered_in_the_order_they_were_asked_for() {
+    let gateway = gateway(&[]).await;
+    let mut ws = Ws::connect(&gateway).await;
+    let subscribe = |id| json!({"id": id, "subscribe": {"channel": "room:1"}});
+    let unsubscribe = |id| json!({"id": id, "unsubscribe": {"channel": "room:1"}});
+    ws.send(json!([subscribe(2), unsubscribe(3), subscribe(4), unsubscribe(5)])).await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let frame = ws.next().await;
+        let kind = ["subscribed", "unsubscribed", "error"].into_iter().find(|kind| frame[kind].is_object());
+        told.push((frame["replyTo"].as_u64(), kind));
+    }
+    // The second join comes while the first is being left, and is told to wait; so the second leave is one too many.
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            (Some(2), Some("subscribed")),
+            (Some(3), Some("unsubscribed")),
+            (Some(4), Some("error")),
+            (Some(5), Some("error"))
+        ]
+    );
+    assert!(ws.ask(subscribe(6)).await["subscribed"].is_object());
+    assert!(ws.ask(unsubscribe(7)).await["unsubscribed"].is_object());
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_close_is_done() {
+    let gateway = gateway(&[]).await;
+    let mut listener = Ws::on(&gateway, "room:1").await;
+    for round in 0..5 {
+        let mut talker = Ws::connect(&gateway).await;
+        for number in 0..20 {
+            talker
+                .send(json!({"publish": {"channel": "room:1", "message": comment(&format!("{round}/{number}"))}}))
+                .await;
+        }
+        talker.close().await;
+        for number in 0..20 {
+            assert_eq!(listener.delivery().await["payload"]["text"], format!("{round}/{number}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_id_on_two_channels_is_two_messages_and_twice_on_one_is_one() {
+    let gateway = gateway(&[]).await;
+    let mut ws = Ws::on(&gateway, "room:1").await;
+    ws.ask(json!({"id": 3, "subscribe": {"channel": "room:2"}})).await;
+    let publish = |id, channel: &str, text: &str| {
+        let message = json!({"id": "same", "messageType": "chat.v1.Comment", "payload": {"text": text}});
+        json!({"id": id, "publish": {"channel": channel, "message": message}})
+    };
+    assert_eq!(ws.ask(publish(4, "room:1", "one")).await["accepted"]["offset"], "1");
+    assert_eq!(ws.ask(publish(5, "room:2", "two")).await["accepted"]["offset"], "2");
+    assert_eq!(ws.ask(publish(6, "room:1", "again")).await["accepted"]["offset"], "1", "it is where it was");
+    assert_eq!(ws.ask(publish(7, "room:1", "again")).await["accepted"]["offset"], "1");
+    for text in ["one", "two"] {
+        assert_eq!(ws.delivery().await["payload"]["text"], text);
+    }
+    ws.send(json!({"publish": {"channel": "room:1", "message": comment("last")}})).await;
+    assert_eq!(ws.delivery().await["payload"]["text"], "last");
+}
+
+#[tokio::test]
 async fn a_push_reaches_channel_session_and_everyone_and_reports() {
     let gateway = gateway(&[]).await;
     let mut a = Ws::open(&gateway).await;

@@ -1,13 +1,14 @@
 //! Two gateways on one nats-server.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use trestle_testkit::{Gateway, NatsServer};
 
 use crate::{
     service::{Instance, envelope},
-    support::{Ws, comment, file, gateway, http, push},
+    support::{PATIENCE, Ws, comment, file, gateway, http, push},
 };
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
@@ -125,17 +126,17 @@ async fn while_nats_is_away_nothing_is_accepted_and_the_break_is_told() {
 
     nats.kill().await.expect("killed");
     // Until the break is seen, then for as long as it lasts.
-    let mut refused = 0;
-    for id in 10.. {
-        let answer = publish(&mut live, id, "live:1", "lost").await;
-        if answer["error"]["reason"] == "bus_away" {
-            assert_eq!(answer["error"]["retryable"], true);
-            refused += 1;
-            if refused == 3 {
-                break;
+    let seen = async {
+        let mut refused = 0;
+        while refused < 3 {
+            let answer = publish(&mut live, 10, "live:1", "lost").await;
+            if answer["error"]["reason"] == "bus_away" {
+                assert_eq!(answer["error"]["retryable"], true);
+                refused += 1;
             }
         }
-    }
+    };
+    timeout(PATIENCE, seen).await.expect("the break is seen");
     let user = json!({"id": 4, "message": {"messageType": "USER_CREATED", "payload": {"userId": "u"}}});
     assert_eq!(room.ask(user).await["error"]["reason"], "bus_away");
     assert_eq!(http(&gateway, "GET", "/readyz", "", "").await.0, 503);
@@ -150,17 +151,16 @@ async fn while_nats_is_away_nothing_is_accepted_and_the_break_is_told() {
     };
     assert_eq!((&gap["gap"]["channel"], &gap["gap"]["reason"]), (&json!("live:1"), &json!("FAILOVER")));
     // And everything works as before, with the history's offsets going on.
-    let mut id = 20;
-    loop {
-        id += 1;
-        let answer = publish(&mut room, id, "room:1", "after").await;
-        if answer["accepted"].is_object() {
-            assert_eq!(answer["accepted"]["offset"], "2", "{answer}");
-            break;
+    let again = async {
+        loop {
+            let answer = publish(&mut room, 20, "room:1", "after").await;
+            if answer["accepted"].is_object() {
+                return answer["accepted"]["offset"].clone();
+            }
+            assert_eq!(answer["error"]["retryable"], true, "{answer}");
         }
-        assert_eq!(answer["error"]["retryable"], true, "{answer}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    assert_eq!(timeout(PATIENCE, again).await.expect("the bus is there again"), "2");
     let delivery = room.delivery().await;
     assert_eq!((&delivery["payload"]["text"], &delivery["prevOffset"]), (&json!("after"), &json!("1")), "{delivery}");
 }

@@ -2,12 +2,20 @@
 
 use serde_json::json;
 
-use crate::support::{Ws, file, gateway, http};
+use crate::support::{Ws, file, gateway, http, push};
 
 const GOOD: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 /// What tokens are signed with.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A type for everyone, and one for those with a scope.
+const SCHEMA: &str = r#"syntax = "proto3";
+package t.v1;
+import "trestle/v1/options.proto";
+message Note {}
+message Secret { option (trestle.v1.route) = { service: "vault" scopes: ["admin"] }; }
+"#;
 
 #[tokio::test]
 async fn a_request_that_is_no_upgrade_is_told_why() {
@@ -59,7 +67,9 @@ async fn more_connections_than_there_are_places_are_told_to_go_elsewhere() {
     assert!(body.contains("too_many_connections"), "{body}");
     ws.close().await;
     // The place is free when the connection no longer counts, a moment after the client sees it close.
-    while !http(&gateway, "GET", "/metrics", "", "").await.1.contains("trestle_edge_connections 0\n") {}
+    let free =
+        async { while !http(&gateway, "GET", "/metrics", "", "").await.1.contains("trestle_edge_connections 0\n") {} };
+    tokio::time::timeout(crate::support::PATIENCE, free).await.expect("the place is free again");
     Ws::connect(&gateway).await;
 }
 
@@ -67,10 +77,14 @@ async fn more_connections_than_there_are_places_are_told_to_go_elsewhere() {
 async fn a_token_comes_by_frame_header_or_query_and_gives_a_user() {
     let secret = file(SECRET);
     let config = file(&format!(
-        "[auth]\nanonymous = false\nhs256_secret_file = {:?}\n[channels.namespaces.staff]\nsubscribe = \"users\"\n",
+        "[auth]\nanonymous = false\nhs256_secret_file = {:?}\n\
+         [channels.namespaces.staff]\nsubscribe = \"users\"\npublish = \"nobody\"\n",
         secret.path()
     ));
-    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    let schemas = tempfile::tempdir().expect("a folder");
+    std::fs::write(schemas.path().join("t.proto"), SCHEMA).expect("written");
+    let args = ["--config", config.path().to_str().unwrap(), "--schemas", schemas.path().to_str().unwrap()];
+    let gateway = gateway(&args).await;
     let good = token(&json!({"sub": "ann", "scope": "chat", "exp": 4_000_000_000_u64}));
     let expired = token(&json!({"sub": "ann", "exp": 1_000_000_000}));
 

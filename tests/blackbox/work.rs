@@ -138,6 +138,22 @@ async fn a_repeated_id_is_one_message() {
 }
 
 #[tokio::test]
+async fn one_id_of_two_types_is_two_messages() {
+    let gateway = quiet().await;
+    let mut billing = Instance::attach(&gateway, "billing", &[], 8).await;
+    let mut ws = Ws::connect(&gateway).await;
+    assert_eq!(ws.ask(user(2, "same")).await["accepted"]["level"], "DURABLE");
+    let payload = json!({"orderId": "o1", "cents": "5"});
+    let paid = json!({"id": "same", "messageType": "ORDER_PAID", "version": "1.0", "payload": payload});
+    ws.send(json!({"id": 3, "message": paid.clone()})).await;
+    let delivery = billing.delivery().await;
+    billing.ack(delivery.delivery_id).await;
+    assert_eq!(ws.answer(&json!(3)).await["accepted"]["level"], "HANDLED");
+    // The same again: it is stored, and nobody will say a second time that it is handled.
+    assert_eq!(ws.ask(json!({"id": 4, "message": paid})).await["accepted"]["level"], "DURABLE");
+}
+
+#[tokio::test]
 async fn stored_work_survives_the_gateways_death_when_there_is_a_data_dir() {
     let dir = tempfile::tempdir().expect("a temp folder");
     let data = dir.path().to_str().expect("utf-8");

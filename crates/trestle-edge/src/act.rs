@@ -11,11 +11,12 @@ use tokio::time::timeout;
 use trestle_bus::Fabric;
 use trestle_codec::{Typed, encode};
 use trestle_hub::Member;
-use trestle_schema::route;
+use trestle_schema::{Route, route};
 use trestle_session::Event;
 use trestle_telemetry::trace::{Kind, Span, TraceContext};
 use trestle_wire::{
     ChannelName, Reason, Refusal, Subject, UserId,
+    subject::token,
     v1::{self, bus_reply::Outcome, server_frame::Frame as Answer},
 };
 
@@ -59,11 +60,11 @@ impl Actor {
     /// Publishes on a channel.
     pub(crate) fn publish(self, id: u32, channel: ChannelName, history: bool, message: Typed) -> Doing {
         Box::pin(async move {
-            let dedup = self.dedup(&message.envelope);
-            let mut envelope = self.stamp(message.envelope);
-            envelope.channel = channel.to_string();
             let subjects = &self.edge.subjects;
             let subject = if history { subjects.log(&channel) } else { subjects.channel(&channel) };
+            let dedup = self.dedup(&message.envelope, &subject);
+            let mut envelope = self.stamp(message.envelope);
+            envelope.channel = channel.to_string();
             let span = self.publish_span(&mut envelope, &subject);
             let body = Bytes::from(envelope.encode_to_vec());
             let Fabric { bus, log, .. } = &self.edge.fabric;
@@ -80,11 +81,9 @@ impl Actor {
     /// Sends a message to the service of its route. With `handled`, waits for the service's own acknowledgement.
     pub(crate) fn deliver(self, id: u32, handled: bool, message: Typed) -> Doing {
         Box::pin(async move {
-            let dedup = self.dedup(&message.envelope);
-            let Some((ack, subject)) = self.destination(&message) else {
-                let refusal = Refusal::new(Reason::NoRoute, "the type has lost its route by a reload");
-                return Done::Tell(settled(id, handled, Err(refusal)));
-            };
+            let ack = route_of(&message).ack;
+            let subject = route::destination(&message.kind, &self.edge.subjects).expect("a route has a destination");
+            let dedup = self.dedup(&message.envelope, &subject);
             let mut envelope = self.stamp(message.envelope);
             let span = self.publish_span(&mut envelope, &subject);
             let body = Bytes::from(envelope.encode_to_vec());
@@ -99,6 +98,10 @@ impl Actor {
             let stored = log.append(&subject, dedup.as_deref(), body).await.map_err(Refusal::from);
             match (ended(span, stored), waiting) {
                 (Err(refusal), _) => Done::Tell(settled(id, handled, Err(refusal))),
+                // One that was stored before may have been handled before: nobody will say so again.
+                (Ok(appended), Some(_)) if appended.duplicate => {
+                    Done::Tell(settled(id, handled, Ok(accepted(v1::AckLevel::Durable, 0))))
+                }
                 (Ok(_), None) => Done::Tell(settled(id, handled, Ok(accepted(v1::AckLevel::Durable, 0)))),
                 (Ok(_), Some(waiting)) => {
                     let patience = self.edge.config.handled_timeout;
@@ -115,11 +118,7 @@ impl Actor {
     /// Asks the service of a route, and waits for its answer.
     pub(crate) fn request(self, id: u32, patience: Duration, message: Typed) -> Doing {
         Box::pin(async move {
-            let Some(route) = message.kind.route() else {
-                let refusal = Refusal::new(Reason::NoRoute, "the type has lost its route by a reload");
-                return Done::Tell(settled(id, true, Err(refusal)));
-            };
-            let subject = self.edge.subjects.up(&route.service, message.kind.full_name());
+            let subject = self.edge.subjects.up(&route_of(&message).service, message.kind.full_name());
             let asked = message.envelope.correlation_id.clone();
             let mut envelope = self.stamp(message.envelope);
             envelope.correlation_id = uuid::Uuid::now_v7().to_string();
@@ -144,17 +143,17 @@ impl Actor {
         })
     }
 
-    /// Ack level and subject of the message's route.
-    fn destination(&self, message: &Typed) -> Option<(v1::AckLevel, Subject)> {
-        let subject = route::destination(&message.kind, &self.edge.subjects)?;
-        Some((message.kind.route()?.ack, subject))
-    }
-
-    /// What tells a repeated message from another one: the sender and the id that it gave. A message without an id of
-    /// its own is never a repetition.
-    fn dedup(&self, envelope: &v1::Envelope) -> Option<String> {
-        let sender = self.user.as_ref().map_or(self.member.session.as_str(), UserId::as_str);
-        (!envelope.id.is_empty()).then(|| format!("{sender}/{}", envelope.id))
+    /// What tells a repeated message from another one: its sender, where it goes, and the id that the sender gave. A
+    /// message without an id of its own is never a repetition.
+    fn dedup(&self, envelope: &v1::Envelope, subject: &Subject) -> Option<String> {
+        if envelope.id.is_empty() {
+            return None;
+        }
+        let id = &envelope.id;
+        Some(match &self.user {
+            Some(user) => format!("u:{}/{subject}/{id}", token(user.as_str())),
+            None => format!("s:{}/{subject}/{id}", self.member.session),
+        })
     }
 
     /// Sets what only the gateway may say.
@@ -212,6 +211,10 @@ impl Drop for Cancel {
             }
         });
     }
+}
+
+fn route_of(message: &Typed) -> &Route {
+    message.kind.route().expect("the session refuses a type without a route")
 }
 
 fn reply(bytes: Bytes, asked: String) -> Result<Answer, Refusal> {

@@ -9,14 +9,14 @@ use std::{collections::HashMap, future::poll_fn, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use trestle_codec::{Encoded, Frame, Inbound, decode, encode, join};
 use trestle_hub::{Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Session, State};
-use trestle_telemetry::trace::{Kind, TraceContext};
+use trestle_telemetry::trace::Kind;
 use trestle_wire::{
-    ChannelName, CloseCode, Refusal, SessionId,
+    ChannelName, CloseCode, Reason, Refusal, SessionId,
     v1::{self, server_frame},
 };
 
@@ -71,6 +71,8 @@ struct Connection {
     /// Reused between rounds.
     actions: Vec<Action>,
     frames: Vec<Encoded>,
+    /// Whether the client was read from in the last round.
+    reading: bool,
     draining: bool,
 }
 
@@ -111,6 +113,7 @@ impl Connection {
             presence: None,
             actions: Vec::new(),
             frames: Vec::new(),
+            reading: true,
             draining: false,
         }
     }
@@ -122,7 +125,11 @@ impl Connection {
                 Came::Socket(Step::Alive) => self.event(&mut socket, Event::Heard).await,
                 Came::Socket(Step::Flushed) => None,
                 Came::Socket(Step::Broken(refusal)) => Some(self.broken(refusal)),
-                Came::Socket(Step::Gone) => return End::Gone(socket),
+                Came::Socket(Step::Closed | Step::Gone) => {
+                    // What the client sent before it went is done; whoever waits longer than that waits for nobody.
+                    let _in_time = timeout(self.edge.config.close_timeout, self.lane.finish()).await;
+                    return End::Gone(socket);
+                }
                 Came::Frames => self.write(&mut socket),
                 Came::Overflow => Some(CloseCode::Slow),
                 Came::Done(done) => self.done(&mut socket, done).await,
@@ -138,23 +145,24 @@ impl Connection {
                 close => close,
             };
             if let Some(code) = close {
+                // From here on nothing is counted as delivered that is not written.
+                self.member.outbox.close();
                 if code != CloseCode::Slow {
                     self.write_rest(&mut socket);
                 }
-                self.member.outbox.close();
                 return End::Close(socket, code);
             }
         }
     }
 
     async fn wait(&mut self, socket: &mut WebSocket) -> Came {
-        let (edge, draining) = (&self.edge, self.draining);
-        let (writable, read) = (socket.writable(), self.lane.has_room() && !draining);
+        let read = self.reads();
+        let (edge, draining, writable) = (&self.edge, self.draining, socket.writable());
         let outbox = &self.member.outbox;
         let frames = &mut self.frames;
-        let wakes = Instant::from_std(self.session.wakes_at());
+        let wakes = read.then(|| Instant::from_std(self.session.wakes_at()));
         let stalls = socket.unflushed_since().map(|since| since + edge.config.write_timeout);
-        let wakes = stalls.map_or(wakes, |stalls| wakes.min(stalls));
+        let deadline = [wakes, stalls].into_iter().flatten().min();
         tokio::select! {
             step = socket.step(read) => Came::Socket(step),
             taken = poll_fn(|context| outbox.poll_take(context, BATCH_FRAMES_MAX, frames)), if writable => {
@@ -162,10 +170,20 @@ impl Connection {
             }
             () = poll_fn(|context| outbox.poll_overflow(context)), if !writable => Came::Overflow,
             done = self.lane.next() => Came::Done(done),
-            () = sleep_until(wakes) => Came::Deadline,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Came::Deadline,
             () = edge.drain.cancelled(), if !draining => Came::Drain,
             () = edge.stop.cancelled() => Came::Stop,
         }
+    }
+
+    /// Whether the client is read from. One that is not cannot be heard either, so its heartbeat rests meanwhile.
+    fn reads(&mut self) -> bool {
+        let reads = self.lane.has_room() && !self.draining;
+        if reads && !self.reading {
+            self.session.on(Event::Heard, std::time::Instant::now(), &mut self.actions);
+        }
+        self.reading = reads;
+        reads
     }
 
     /// Decode: one WebSocket message of the client in, one event per frame out.
@@ -210,7 +228,7 @@ impl Connection {
         if let Some(mut span) = tracer.span("route", Kind::Internal, &context) {
             let service = typed.kind.route().map_or("", |route| route.service.as_str());
             span.set("trestle.service", service.to_owned());
-            context = TraceContext { ..span.context() };
+            context = span.context();
         }
         context.carry(headers);
     }
@@ -247,12 +265,19 @@ impl Connection {
             user: self.session.identity().user.clone(),
         };
         match action {
-            Action::Subscribe { id, channel } => self.lane.in_order(actor.subscribe(id, channel)),
-            Action::Unsubscribe { channel } => self.lane.in_order(Box::pin(async { Done::Unseat(channel) })),
-            Action::Publish { id, channel, history, message } => {
-                self.lane.in_order(actor.publish(id, channel, history, message));
+            Action::Subscribe { id, channel } => self.lane.in_order(actor.subscribe(id, channel), 0),
+            Action::Unsubscribe { id, channel } => {
+                let left = Event::Unsubscribed { id, channel: channel.clone() };
+                self.lane.in_order(Box::pin(async { Done::Unseat(channel, left) }), 0);
             }
-            Action::Deliver { id, message, handled } => self.lane.in_order(actor.deliver(id, handled, message)),
+            Action::Publish { id, channel, history, message } => {
+                let bytes = message.envelope.payload.len();
+                self.lane.in_order(actor.publish(id, channel, history, message), bytes);
+            }
+            Action::Deliver { id, message, handled } => {
+                let bytes = message.envelope.payload.len();
+                self.lane.in_order(actor.deliver(id, handled, message), bytes);
+            }
             Action::Request { id, message, timeout } => self.lane.beside(actor.request(id, timeout, message)),
             Action::Send(_) | Action::Admit { .. } | Action::Ping | Action::Close(_) => {}
         }
@@ -262,7 +287,11 @@ impl Connection {
     async fn admit(&mut self, token: Option<String>) -> Result<trestle_auth::Identity, Refusal> {
         let token = token.or_else(|| self.hello.token.take());
         let identity = self.edge.gate.admit(token.as_deref())?;
-        self.presence = Some(self.edge.hub.arrive(&self.member, identity.user.as_ref()).await?);
+        let presence = tokio::select! {
+            presence = self.edge.hub.arrive(&self.member, identity.user.as_ref()) => presence?,
+            () = self.edge.stop.cancelled() => return Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
+        };
+        self.presence = Some(presence);
         tracing::debug!(session = %self.member.session, address = %self.hello.address, user = ?identity.user, "admitted");
         Ok(identity)
     }
@@ -274,9 +303,9 @@ impl Connection {
                 self.seats.insert(channel, seat);
                 event
             }
-            Done::Unseat(channel) => {
+            Done::Unseat(channel, event) => {
                 self.seats.remove(&channel);
-                return None;
+                event
             }
             Done::Beside(doing) => {
                 self.lane.beside(doing);

@@ -116,7 +116,8 @@ impl Edge {
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), ?deadline, "connections left at the deadline are cut");
             self.stop.cancel();
-            self.tasks.wait().await;
+            // Each has its close frame to write, and gives the client time to take it.
+            let _all = tokio::time::timeout(self.config.close_timeout, self.tasks.wait()).await;
         }
     }
 }

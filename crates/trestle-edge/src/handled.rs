@@ -63,10 +63,35 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        // So that its own entry is known from that of a repeated id.
+        self.told.close();
         // Nothing is there any more once told; a repeated id has put its own in place, which then stays.
         let mut waiting = self.handled.waiting.lock();
         if waiting.get(&self.key).is_some_and(oneshot::Sender::is_closed) {
             waiting.remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_is_dropped_leaves_nothing_behind() {
+        let handled = Arc::new(Handled::default());
+        drop(handled.wait("s", "1"));
+        assert!(handled.waiting.lock().is_empty());
+    }
+
+    #[test]
+    fn a_repeated_id_keeps_its_own_wait() {
+        let handled = Arc::new(Handled::default());
+        let first = handled.wait("s", "1");
+        let second = handled.wait("s", "1");
+        drop(first);
+        assert_eq!(handled.waiting.lock().len(), 1);
+        drop(second);
+        assert!(handled.waiting.lock().is_empty());
     }
 }

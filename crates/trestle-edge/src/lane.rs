@@ -14,6 +14,8 @@ use trestle_wire::ChannelName;
 
 /// Doings that may wait for their turn before no more is read from the client: 64 frames of one message, and another.
 const LANE_MAX: usize = 128;
+/// Bytes of payload that may: beyond them one more message of a client, 64 KiB by default, is still taken.
+const LANE_BYTES_MAX: usize = 256 * 1024;
 
 /// Something that is being done, owning all it needs.
 pub(crate) type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -24,8 +26,8 @@ pub(crate) enum Done {
     Tell(Event),
     /// A seat was taken; the connection keeps it, and the session is told.
     Seated(ChannelName, Seat, Event),
-    /// A seat is given up.
-    Unseat(ChannelName),
+    /// A seat is given up, and then the session is told.
+    Unseat(ChannelName, Event),
     /// The first part is done; the rest goes on beside the lane.
     Beside(Doing),
 }
@@ -34,17 +36,20 @@ pub(crate) enum Done {
 #[derive(Default)]
 pub(crate) struct Lane {
     current: Option<Doing>,
-    queue: VecDeque<Doing>,
+    queue: VecDeque<(Doing, usize)>,
+    /// Bytes of payload in the queue.
+    bytes: usize,
     beside: FuturesUnordered<Doing>,
 }
 
 impl Lane {
-    /// To be done after all that was given before.
-    pub(crate) fn in_order(&mut self, doing: Doing) {
+    /// To be done after all that was given before; `bytes` of payload wait for it.
+    pub(crate) fn in_order(&mut self, doing: Doing, bytes: usize) {
         if self.current.is_none() {
             self.current = Some(doing);
         } else {
-            self.queue.push_back(doing);
+            self.bytes += bytes;
+            self.queue.push_back((doing, bytes));
         }
     }
 
@@ -55,7 +60,7 @@ impl Lane {
 
     /// Whether the client may be read from.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.len() < LANE_MAX
+        self.queue.len() < LANE_MAX && self.bytes < LANE_BYTES_MAX
     }
 
     /// Whether nothing is being done.
@@ -63,13 +68,25 @@ impl Lane {
         self.current.is_none() && self.beside.is_empty()
     }
 
+    /// Does what is to be done in order to its end, and drops the rest: the client is gone, and what it sent before counts.
+    pub(crate) async fn finish(&mut self) {
+        self.beside.clear();
+        while self.current.is_some() {
+            // What came of it, nobody is there to be told.
+            drop(self.next().await);
+        }
+    }
+
     /// The next thing done. Pending for ever while idle. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Done {
-        let Self { current, queue, beside } = self;
+        let Self { current, queue, bytes, beside } = self;
         let in_order = async {
             let Some(doing) = current.as_mut() else { return pending().await };
             let done = poll_fn(|context| doing.as_mut().poll(context)).await;
-            *current = queue.pop_front();
+            *current = queue.pop_front().map(|(next, size)| {
+                *bytes -= size;
+                next
+            });
             done
         };
         let at_once = async {

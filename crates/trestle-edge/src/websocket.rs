@@ -31,6 +31,8 @@ use trestle_wire::{CloseCode, Reason, Refusal};
 
 /// Bytes gathered before a write: a batch of small frames is one system call.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Pings answered while nothing leaves; then no more is read. 64 x 127 bytes are 8 KiB for a client that only asks.
+const PONGS_MAX: u32 = 64;
 /// Bytes thrown away at a time while a closing client still sends.
 const DISCARD_BYTES: usize = 4 * 1024;
 
@@ -40,6 +42,8 @@ pub(crate) struct WebSocket {
     encoding: Encoding,
     /// Since when something written is not yet with the kernel.
     unflushed: Option<Instant>,
+    /// Pings that were answered since then.
+    pongs: u32,
 }
 
 /// What happened on the socket.
@@ -53,7 +57,9 @@ pub(crate) enum Step {
     Flushed,
     /// The client broke a rule, and must be told and parted from.
     Broken(Refusal),
-    /// The client is gone, or has said that it goes.
+    /// The client has said that it goes: what it sent before is still to be done.
+    Closed,
+    /// The client is gone.
     Gone,
 }
 
@@ -69,12 +75,13 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .read_buffer_size(read_buffer_bytes)
             .write_buffer_size(WRITE_BUFFER_BYTES)
-            // Bounded by the outbox, which hands over a batch only when the one before is with the kernel.
+            // Bounded by what is handed to it: a batch from the outbox only when the one before is with the kernel, and
+            // `PONGS_MAX` answers to pings.
             .max_write_buffer_size(usize::MAX)
             .max_message_size(Some(frame_bytes_max))
             .max_frame_size(Some(frame_bytes_max));
         let inner = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
-        Self { inner, encoding, unflushed: None }
+        Self { inner, encoding, unflushed: None, pongs: 0 }
     }
 
     /// Whether a batch can be written: the one before is with the kernel.
@@ -96,14 +103,14 @@ impl WebSocket {
         if self.unflushed.is_some() {
             match Pin::new(&mut self.inner).poll_flush(context) {
                 Poll::Ready(Ok(())) => {
-                    self.unflushed = None;
+                    (self.unflushed, self.pongs) = (None, 0);
                     return Poll::Ready(Step::Flushed);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Step::Gone),
                 Poll::Pending => {}
             }
         }
-        if !read {
+        if !read || self.pongs >= PONGS_MAX {
             return Poll::Pending;
         }
         match Pin::new(&mut self.inner).poll_next(context) {
@@ -128,11 +135,12 @@ impl WebSocket {
             }
             (Message::Ping(_), _) => {
                 // tungstenite has queued the pong.
+                self.pongs += 1;
                 self.unflushed.get_or_insert_with(Instant::now);
                 Step::Alive
             }
             (Message::Pong(_) | Message::Frame(_), _) => Step::Alive,
-            (Message::Close(_), _) => Step::Gone,
+            (Message::Close(_), _) => Step::Closed,
         }
     }
 

@@ -3,11 +3,11 @@
 //! What always holds: a room exists exactly while somebody has a seat in it; its subject is listened to before its first
 //! member is told so; a seat is given back by dropping it, wherever its owner was when it ended.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::timeout};
 use trestle_bus::{BusError, Fabric};
 use trestle_codec::Encoded;
 use trestle_schema::Schemas;
@@ -20,6 +20,9 @@ use crate::{
     metrics::Metrics,
     room::{Pump, Room},
 };
+
+/// How long a client waits for a channel: the store's time limit of 3 s, and a second for the subscription itself.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What the hub is made of.
 pub struct Parts<'a> {
@@ -106,7 +109,7 @@ impl Hub {
         welcome: impl FnOnce(u64) -> Option<Encoded> + Send,
     ) -> Result<Seat, Refusal> {
         let seat = self.seat(member, Audience::Channel(channel), history, welcome).await?;
-        self.core.metrics.subscriptions.inc();
+        self.core.metrics.subscriptions.inc_by(i64::from(seat.taken));
         Ok(seat)
     }
 
@@ -119,14 +122,17 @@ impl Hub {
     ) -> Result<Seat, Refusal> {
         let room = self.reserve(audience, history);
         // From here on the seat gives the reservation back, also if this future is dropped while it waits.
-        let seat = Seat { hub: Arc::clone(self), room: Arc::clone(&room), member: Arc::clone(member) };
-        room.open.get_or_try_init(|| self.open_room(&room)).await.map_err(Refusal::from)?;
+        let mut seat =
+            Seat { hub: Arc::clone(self), room: Arc::clone(&room), member: Arc::clone(member), taken: false };
+        // Those who wait for a bus that hangs would try it one after the other, each for its whole patience.
+        let open = timeout(JOIN_TIMEOUT, room.open.get_or_try_init(|| self.open_room(&room)));
+        open.await.unwrap_or(Err(BusError::Timeout(JOIN_TIMEOUT))).map_err(Refusal::from)?;
         room.inside(|inside| {
             if let Some(frame) = welcome(inside.offset) {
                 // A full outbox closes itself; the connection sees that.
                 let _closed = member.outbox.push(frame);
             }
-            inside.enter(Arc::clone(member));
+            seat.taken = inside.enter(Arc::clone(member));
         });
         Ok(seat)
     }
@@ -186,11 +192,13 @@ pub struct Seat {
     hub: Arc<Hub>,
     room: Arc<Room>,
     member: Arc<Member>,
+    /// Whether the member entered the room by this seat, and not by one before.
+    taken: bool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let sat = self.room.inside(|inside| inside.leave(&self.member.session));
+        let sat = self.taken && self.room.inside(|inside| inside.leave(&self.member.session));
         if sat && matches!(self.room.audience, Audience::Channel(_)) {
             self.hub.core.metrics.subscriptions.dec();
         }

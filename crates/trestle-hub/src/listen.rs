@@ -88,7 +88,13 @@ impl Core {
     /// Carries pushes to single sessions, until the bus is closed.
     pub(crate) async fn pump_sessions(self: Arc<Self>, mut subscription: Subscription) {
         while let Some(heard) = subscription.next().await {
-            let Heard::Message(message) = heard else { continue };
+            let message = match heard {
+                Heard::Message(message) => message,
+                Heard::Lost(count) => {
+                    self.lost_pushes("sessions", count);
+                    continue;
+                }
+            };
             // <prefix>.session.<node>.<random>: what follows `session.` is the session's id.
             let id = message.subject.as_str().rsplitn(3, '.').take(2).collect::<Vec<_>>();
             let [random, node] = id[..] else { continue };
@@ -151,10 +157,15 @@ impl Core {
         match &room.audience {
             Audience::Channel(channel) if room.history => self.fill(room, channel, None).await,
             Audience::Channel(channel) => self.tell_gap(room, channel, (0, 0), count),
-            Audience::User(_) | Audience::Everyone => {
-                tracing::warn!(audience = ?room.audience, count, "pushes may have been lost while the bus was away");
-            }
+            Audience::User(_) => self.lost_pushes("a user", count),
+            Audience::Everyone => self.lost_pushes("everyone", count),
         }
+    }
+
+    /// Pushes that may be missing: their senders were told, since such a push is counted or unacknowledged.
+    fn lost_pushes(&self, target: &str, count: u64) {
+        self.metrics.lost_pushes.inc_by(count.max(1));
+        tracing::warn!(target, count, "pushes may have been lost: the bus was away, or this node too slow");
     }
 
     /// Fans out what the log has after the last offset heard, up to `until` or to its end, and tells what it has not.
@@ -167,7 +178,8 @@ impl Core {
             // The last message heard is read again: if it is still there, so is everything after it.
             match self.fabric.log.read(&log, &subject, heard.max(1), FILL_MAX).await {
                 Ok(stored) => {
-                    let whole = heard == 0 || stored.first().is_some_and(|first| first.offset == heard);
+                    let fresh = heard == 0 && stored.len() < FILL_MAX;
+                    let whole = fresh || stored.first().is_some_and(|first| first.offset == heard);
                     let last = stored.last().map_or(heard, |last| last.offset);
                     let first = stored.iter().map(|one| one.offset).find(|offset| *offset > heard);
                     let missing = first.map(|first| first - 1).or(until).filter(|to| *to > heard);

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) malformed: Counter,
     /// Messages missing for the clients of a channel, as told to them in a gap.
     pub(crate) missing: Counter,
+    /// Times that pushes to sessions, users or everyone may have been lost.
+    pub(crate) lost_pushes: Counter,
     /// From the time the gateway accepted a message to its place in the outboxes.
     pub(crate) message_latency: Histogram,
 }
@@ -42,6 +44,7 @@ impl Metrics {
             slow: Counter::default(),
             malformed: Counter::default(),
             missing: Counter::default(),
+            lost_pushes: Counter::default(),
             message_latency: latency,
         };
         registry.register(
@@ -62,6 +65,7 @@ impl Metrics {
         hub.register("slow_clients", "Clients parted from because their outbox was full", metrics.slow.clone());
         hub.register("malformed", "Messages of the bus that are not envelopes", metrics.malformed.clone());
         hub.register("missing", "Messages told missing to a channel's clients", metrics.missing.clone());
+        hub.register("lost_pushes", "Pushes that the bus may have lost on the way here", metrics.lost_pushes.clone());
         metrics
     }
 }

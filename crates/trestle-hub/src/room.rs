@@ -3,7 +3,10 @@
 //! What always holds: a member is in a room at most once, and joins and leaves without a search; every member of a
 //! channel has heard exactly what came since the offset it was told when it joined.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::OnceCell, task::AbortHandle};
@@ -55,11 +58,12 @@ impl Inside {
         &self.members
     }
 
-    pub(crate) fn enter(&mut self, member: Arc<Member>) {
-        let place = self.members.len();
-        if self.places.insert(member.session.clone(), place).is_none() {
-            self.members.push(member);
-        }
+    /// Whether it was not in the room before.
+    pub(crate) fn enter(&mut self, member: Arc<Member>) -> bool {
+        let Entry::Vacant(place) = self.places.entry(member.session.clone()) else { return false };
+        place.insert(self.members.len());
+        self.members.push(member);
+        true
     }
 
     pub(crate) fn leave(&mut self, session: &SessionId) -> bool {
@@ -89,7 +93,8 @@ mod tests {
     #[test]
     fn members_come_and_go_in_any_order() {
         let (mut inside, all): (Inside, Vec<_>) = (Inside::default(), (0..5).map(member).collect());
-        all.iter().for_each(|one| inside.enter(Arc::clone(one)));
+        assert!(all.iter().all(|one| inside.enter(Arc::clone(one))));
+        assert!(!inside.enter(Arc::clone(&all[3])), "once is enough");
         for gone in [0, 4, 2] {
             assert!(inside.leave(&all[gone].session));
             assert!(!inside.leave(&all[gone].session));

@@ -1,6 +1,6 @@
 //! Decide: an event of one client in, what to do about it out.
 //!
-//! What always holds: nothing is done for a client that was not admitted; every frame with an id is answered exactly
+//! What always holds: nothing is done on hub or bus for a client that was not admitted; every frame with an id is answered exactly
 //! once; a frame that was refused leaves the session as it was; after [`Action::Close`] nothing more is asked for.
 
 use std::{
@@ -48,6 +48,13 @@ pub enum Event {
         /// Whether it is listened to now.
         result: Result<(), Refusal>,
     },
+    /// [`Action::Unsubscribe`] is done.
+    Unsubscribed {
+        /// The client's frame.
+        id: u32,
+        /// The channel.
+        channel: ChannelName,
+    },
     /// [`Action::Publish`], [`Action::Deliver`] or [`Action::Request`] has an answer.
     Settled {
         /// The client's frame.
@@ -83,8 +90,10 @@ pub enum Action {
         /// The channel.
         channel: ChannelName,
     },
-    /// Listen no more.
+    /// Listen no more; answered with [`Event::Unsubscribed`]. Done in order with [`Action::Subscribe`].
     Unsubscribe {
+        /// The client's frame.
+        id: u32,
         /// The channel.
         channel: ChannelName,
     },
@@ -123,6 +132,15 @@ pub enum Action {
     Close(CloseCode),
 }
 
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// The hub is asked for it, or has given it.
+    On,
+    /// The hub is asked to end it.
+    Ending,
+}
+
 /// One client's conversation.
 pub struct Session {
     id: SessionId,
@@ -134,8 +152,8 @@ pub struct Session {
     identity: Identity,
     /// The first frame, while the gate is asked.
     held: Option<Inbound>,
-    /// What the session listens to; `false` while the hub has not answered.
-    subscriptions: HashMap<ChannelName, bool>,
+    /// What the session listens to, and where that stands.
+    subscriptions: HashMap<ChannelName, Hearing>,
     outstanding: usize,
     faults: u32,
     heard: Instant,
@@ -182,7 +200,8 @@ impl Session {
         &self.identity
     }
 
-    /// When it wants a [`Event::Tick`].
+    /// When it wants a [`Event::Tick`]; none is due while its owner does not read from the client, whose pongs it would
+    /// not hear. The owner says [`Event::Heard`] when it reads again.
     #[must_use]
     pub fn wakes_at(&self) -> Instant {
         match (self.state, self.pinged) {
@@ -205,11 +224,19 @@ impl Session {
             }
             Event::Rejected(Rejected { id, refusal }) => {
                 self.sign_of_life(now);
+                let close = refusal.reason.row().close;
                 self.refuse(id, refusal, actions);
-                self.fault(actions);
+                match close {
+                    Some(code) => self.close(code, actions),
+                    None => self.fault(actions),
+                }
             }
             Event::Admitted(result) => self.admitted(result, actions),
-            Event::Subscribed { id, channel, result } => self.subscribed(id, channel, result, actions),
+            Event::Subscribed { id, channel, result } => self.subscribed(id, &channel, result, actions),
+            Event::Unsubscribed { id, channel } => {
+                self.subscriptions.remove(&channel);
+                answer_to(id, Answer::Unsubscribed(v1::Unsubscribed { channel: channel.to_string() }), actions);
+            }
             Event::Settled { id, outstanding, result } => {
                 self.outstanding = self.outstanding.saturating_sub(usize::from(outstanding));
                 match result {
@@ -294,42 +321,40 @@ impl Session {
 
     fn subscribe(&mut self, id: u32, channel: ChannelName, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         self.channels.may_subscribe(&self.identity, &channel)?;
-        if self.subscriptions.contains_key(&channel) {
-            let message = format!("this session listens to {channel} already");
+        if let Some(hearing) = self.subscriptions.get(&channel) {
+            let message = match hearing {
+                Hearing::On => format!("this session listens to {channel} already"),
+                Hearing::Ending => format!("this session is about to leave {channel}; wait for the answer"),
+            };
             return Err(Refusal::new(Reason::AlreadySubscribed, message).field("subscribe.channel"));
         }
         if self.subscriptions.len() >= self.config.subscriptions_max {
             let message = format!("a session may listen to {} channels", self.config.subscriptions_max);
             return Err(Refusal::new(Reason::TooManySubscriptions, message).field("subscribe.channel"));
         }
-        self.subscriptions.insert(channel.clone(), false);
+        self.subscriptions.insert(channel.clone(), Hearing::On);
         actions.push(Action::Subscribe { id, channel });
         Ok(())
     }
 
-    fn subscribed(&mut self, id: u32, channel: ChannelName, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
-        match result {
-            Ok(()) => {
-                // Unless the client has thought better of it meanwhile.
-                if let Some(heard) = self.subscriptions.get_mut(&channel) {
-                    *heard = true;
-                }
-            }
-            Err(refusal) => {
-                self.subscriptions.remove(&channel);
-                self.refuse(id, refusal, actions);
-            }
+    fn subscribed(&mut self, id: u32, channel: &ChannelName, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
+        let Err(refusal) = result else { return };
+        // One that is about to end stays until its own answer.
+        if self.subscriptions.get(channel) == Some(&Hearing::On) {
+            self.subscriptions.remove(channel);
         }
+        self.refuse(id, refusal, actions);
     }
 
     fn unsubscribe(&mut self, id: u32, channel: ChannelName, actions: &mut Vec<Action>) -> Result<(), Refusal> {
-        if self.subscriptions.remove(&channel).is_none() {
-            let message = format!("this session does not listen to {channel}");
-            return Err(Refusal::new(Reason::NotSubscribed, message).field("unsubscribe.channel"));
+        match self.subscriptions.get_mut(&channel) {
+            Some(hearing @ Hearing::On) => *hearing = Hearing::Ending,
+            Some(Hearing::Ending) | None => {
+                let message = format!("this session does not listen to {channel}");
+                return Err(Refusal::new(Reason::NotSubscribed, message).field("unsubscribe.channel"));
+            }
         }
-        let answer = Answer::Unsubscribed(v1::Unsubscribed { channel: channel.to_string() });
-        actions.push(Action::Unsubscribe { channel });
-        answer_to(id, answer, actions);
+        actions.push(Action::Unsubscribe { id, channel });
         Ok(())
     }
 

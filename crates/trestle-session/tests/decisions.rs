@@ -161,8 +161,14 @@ fn a_channel_is_listened_to_once_and_left_once() {
     assert!(talk.on(Event::Subscribed { id: 2, channel: room(), result: Ok(()) }).is_empty());
     assert_eq!(error(&talk.frame(4, Frame::Subscribe { channel: channel("room:2") })).1, "too_many_subscriptions");
     let left = talk.frame(5, Frame::Unsubscribe { channel: room() });
-    assert!(matches!(left[..], [Action::Unsubscribe { .. }, Action::Send(_)]), "{left:?}");
+    assert!(matches!(left[..], [Action::Unsubscribe { id: 5, .. }]), "{left:?}");
+    // Until the hub has let go, it can be neither left again nor joined anew.
     assert_eq!(error(&talk.frame(6, Frame::Unsubscribe { channel: room() })).1, "not_subscribed");
+    assert_eq!(error(&talk.frame(7, Frame::Subscribe { channel: room() })).1, "already_subscribed");
+    let told = talk.on(Event::Unsubscribed { id: 5, channel: room() });
+    assert!(matches!(answers(&told)[..], [(5, Answer::Unsubscribed(_))]), "{told:?}");
+    assert_eq!(error(&talk.frame(8, Frame::Unsubscribe { channel: room() })).1, "not_subscribed");
+    assert!(matches!(talk.frame(9, Frame::Subscribe { channel: room() })[..], [Action::Subscribe { id: 9, .. }]));
 }
 
 #[test]
@@ -298,7 +304,8 @@ proptest! {
                         Action::Deliver { id, handled, .. } => events.push(settled(id, handled)),
                         Action::Request { id, .. } => events.push(settled(id, true)),
                         Action::Close(_) => closed = true,
-                        Action::Unsubscribe { .. } | Action::Ping => {}
+                        Action::Unsubscribe { id, channel } => events.push(Event::Unsubscribed { id, channel }),
+                        Action::Ping => {}
                     }
                 }
             }

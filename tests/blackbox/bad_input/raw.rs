@@ -1,12 +1,10 @@
 //! Below frames: what a client can do wrong with RFC 6455 itself. Written byte by byte.
 
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
-use tokio_tungstenite::tungstenite::Message;
 use trestle_testkit::Gateway;
 
 use crate::support::{PATIENCE, Ws, gateway};
@@ -135,19 +133,64 @@ async fn fragments_with_control_frames_between_them_are_one_message() {
 #[tokio::test]
 async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {
     let gateway = gateway(&[]).await;
+    let subscribe = frame(0x81, br#"{"id":5,"subscribe":{"channel":"live:1"}}"#);
     for cut in [1, 3, 8] {
         let mut stream = upgraded(&gateway, "trestle.v1.json").await;
-        let bytes = frame(0x81, br#"{"id":5,"subscribe":{"channel":"live:1"}}"#);
-        stream.write_all(&bytes[..cut]).await.expect("sent");
+        stream.write_all(&subscribe[..cut]).await.expect("sent");
         drop(stream);
     }
-    let mut ws = Ws::connect(&gateway).await;
-    loop {
-        let (_, metrics) = crate::support::http(&gateway, "GET", "/metrics", "", "").await;
-        if metrics.contains("trestle_edge_connections 1\n") {
-            break;
-        }
-        assert!(ws.ask(json!({"id": 2, "ping": {}})).await["pong"].is_object());
+    // One that is subscribed, and in the middle of its next frame.
+    let mut stream = upgraded(&gateway, "trestle.v1.json").await;
+    stream.write_all(&subscribe).await.expect("sent");
+    let mut said = Vec::new();
+    while !says(&said, b"subscribed") {
+        said.push(stream.read_u8().await.expect("an answer"));
     }
-    ws.raw(Message::Close(None)).await;
+    assert!(metrics(&gateway).await.contains("trestle_hub_rooms 1\n"));
+    stream.write_all(&subscribe[..8]).await.expect("sent");
+    drop(stream);
+    let gone = async {
+        loop {
+            let metrics = metrics(&gateway).await;
+            let all = ["trestle_edge_connections 0\n", "trestle_hub_rooms 0\n", "connected_users 0\n"];
+            if all.iter().all(|none| metrics.contains(none)) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_from_a_client_that_does_not_read_costs_little() {
+    let mut gateway = gateway(&[]).await;
+    let stream = upgraded(&gateway, "trestle.v1.json").await;
+    let (_unread, mut write) = stream.into_split();
+    let pings = frame(0x89, &[b'p'; 125]).repeat(500);
+    let pid = gateway.process().pid();
+    let before = rss(pid);
+    // Until the gateway reads no more: the kernel's buffers are full, and so is nothing of the gateway's.
+    let mut sent = 0_u64;
+    while sent < 64 << 20 {
+        match timeout(std::time::Duration::from_secs(2), write.write_all(&pings)).await {
+            Ok(Ok(())) => sent += pings.len() as u64,
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    assert!(sent < 64 << 20, "the flood is not taken without an end");
+    let grown = rss(pid).saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more after {sent} bytes of pings");
+    Ws::connect(&gateway).await;
+}
+
+/// Resident memory of a process, in bytes.
+fn rss(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
+    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number");
+    kilobytes * 1024
+}
+
+async fn metrics(gateway: &Gateway) -> String {
+    crate::support::http(gateway, "GET", "/metrics", "", "").await.1
 }

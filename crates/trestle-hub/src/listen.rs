@@ -156,7 +156,9 @@ impl Core {
     async fn lost(&self, room: &Room, count: u64) {
         match &room.audience {
             Audience::Channel(channel) if room.history => self.fill(room, channel, None).await,
-            Audience::Channel(channel) => self.tell_gap(room, channel, (0, 0), count),
+            // A bus that was away does not know how many; a queue that was full does.
+            Audience::Channel(channel) if count > 0 => self.tell_gap(room, channel, (0, 0), count, GapReason::Slow),
+            Audience::Channel(channel) => self.tell_gap(room, channel, (0, 0), 0, GapReason::Failover),
             Audience::User(_) => self.lost_pushes("a user", count),
             Audience::Everyone => self.lost_pushes("everyone", count),
         }
@@ -184,7 +186,7 @@ impl Core {
                     let first = stored.iter().map(|one| one.offset).find(|offset| *offset > heard);
                     let missing = first.map(|first| first - 1).or(until).filter(|to| *to > heard);
                     if let Some(to) = missing.filter(|_| !whole) {
-                        self.tell_gap(room, channel, (heard + 1, to), 0);
+                        self.tell_gap(room, channel, (heard + 1, to), 0, GapReason::Retention);
                     }
                     let more = stored.len() == FILL_MAX;
                     room.inside(|inside| self.replay(stored, until, inside));
@@ -192,7 +194,7 @@ impl Core {
                         continue;
                     }
                     if let Some(until) = until.filter(|until| whole && last < *until) {
-                        self.tell_gap(room, channel, (last + 1, until), 0);
+                        self.tell_gap(room, channel, (last + 1, until), 0, GapReason::Retention);
                     }
                     return;
                 }
@@ -203,7 +205,7 @@ impl Core {
                 }
                 Err(error) => {
                     tracing::error!(%channel, %error, "a gap could not be read from the history; telling the clients");
-                    return self.tell_gap(room, channel, (heard + 1, until.unwrap_or(0)), 0);
+                    return self.tell_gap(room, channel, (heard + 1, until.unwrap_or(0)), 0, GapReason::Failover);
                 }
             }
         }
@@ -232,9 +234,8 @@ impl Core {
         }
     }
 
-    fn tell_gap(&self, room: &Room, channel: &ChannelName, (from, to): (u64, u64), count: u64) {
-        let reason = GapReason::Failover.into();
-        let gap = v1::Gap { channel: channel.to_string(), from, to, count, reason };
+    fn tell_gap(&self, room: &Room, channel: &ChannelName, (from, to): (u64, u64), count: u64, reason: GapReason) {
+        let gap = v1::Gap { channel: channel.to_string(), from, to, count, reason: reason.into() };
         self.metrics.missing.inc_by(count.max(1));
         room.inside(|inside| send(Frame::Gap(gap), inside.members(), &self.schemas.current(), &self.metrics));
     }

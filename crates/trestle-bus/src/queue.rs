@@ -77,8 +77,8 @@ impl Subscription {
 }
 
 impl Feed {
-    /// Gives `message` to the subscription, or counts it as lost when there is no room. Says whether there was.
-    pub fn push(&self, message: Message) -> bool {
+    /// Gives `message` to the subscription, or counts it as lost when there is no room.
+    pub fn push(&self, message: Message) {
         let queue = &*self.0;
         let mut state = queue.state.lock();
         let bytes = message.payload.len();
@@ -91,7 +91,6 @@ impl Feed {
             state.lose(1);
         }
         wake(state);
-        room
     }
 
     /// Tells the subscription that `count` messages were lost here; 0 when that is not known.

@@ -111,6 +111,30 @@ async fn a_log_begins_again_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_dedup_id_that_was_used_again_is_known_by_its_last_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = subject("log.a");
+    let spec = LogSpec { dedup_window: Duration::from_secs(1), ..spec(true) };
+    let fabric = begin(folder.path(), &spec).await;
+    let first = fabric.log.append(&at, Some("id"), "first".into()).await.expect("appends");
+    let began = Instant::now();
+    let second = loop {
+        let again = fabric.log.append(&at, Some("id"), "second".into()).await.expect("appends");
+        if !again.duplicate {
+            break again;
+        }
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(spec.dedup_window / 50).await;
+    };
+    assert!(second.offset > first.offset);
+    fabric.bus.close().await;
+
+    let fabric = begin(folder.path(), &spec).await; // the first use is too old by now, the second is not
+    let again = fabric.log.append(&at, Some("id"), "again".into()).await.expect("appends");
+    assert_eq!((again.duplicate, again.offset), (true, second.offset));
+}
+
+#[tokio::test]
 async fn a_consumer_of_a_log_that_is_no_queue_remembers_what_it_did() {
     let folder = tempfile::tempdir().expect("a folder");
     let fabric = begin(folder.path(), &spec(false)).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use trestle_wire::Subject;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     kept::Body,
     live::Live,
     record::Record,
-    stream::{Change, Found, State, Stream},
+    stream::{Change, Found, State, Stream, Taken},
 };
 use crate::{
     Appended, BusError, BusState, Consumer, ConsumerSpec, Log, LogSpec, Outcome, Settle, Stored as StoredMessage, Work,
@@ -208,18 +208,14 @@ impl Consumer for Taker {
     async fn fetch(&self, most: usize, wait: Duration) -> Result<Vec<Work>, BusError> {
         let until = Instant::now() + wait;
         let mut bus = self.stream.live.state();
+        let wake = self.stream.state().consumers.get(&self.name).map(|taking| taking.wake.clone());
+        let wake = wake.ok_or_else(|| BusError::NoLog(self.stream.name.clone()))?;
+        let _next = WakesNext(wake.clone());
         loop {
-            let (wake, due) = {
-                let mut state = self.stream.state();
-                let Some(taking) = state.consumers.get_mut(&self.name) else {
-                    return Err(BusError::NoLog(self.stream.name.clone()));
-                };
-                (taking.wake.clone(), taking.next_due())
-            };
             let mut woken = std::pin::pin!(wake.notified());
             woken.as_mut().enable(); // before looking, so that nothing that comes between is missed
             self.stream.live.is_open()?;
-            let taken = self.stream.state().take(&self.name, most);
+            let (taken, due) = self.stream.state().take(&self.name, most);
             if !taken.is_empty() {
                 return self.work(taken).await;
             }
@@ -233,8 +229,18 @@ impl Consumer for Taker {
     }
 }
 
+/// Wakes another waiting fetch when this one ends, whichever way: there may be more to take, and the moment at which
+/// hidden messages come again may be one that only this one knew.
+struct WakesNext(Arc<Notify>);
+
+impl Drop for WakesNext {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl Taker {
-    async fn work(&self, taken: Vec<(u64, u32, Subject, Body)>) -> Result<Vec<Work>, BusError> {
+    async fn work(&self, taken: Vec<Taken>) -> Result<Vec<Work>, BusError> {
         let taken =
             taken.into_iter().map(|(offset, attempt, subject, body)| ((offset, attempt, subject), body)).collect();
         let work = load(taken).await?.into_iter().map(|((offset, attempt, subject), payload)| {

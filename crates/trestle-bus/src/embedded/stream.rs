@@ -52,7 +52,8 @@ pub(super) struct State {
     next: u64,
     pub(super) kept: Kept,
     dedup: HashMap<Box<str>, u64, FixedState>,
-    dedup_order: VecDeque<(u64, Box<str>)>,
+    /// Each use of an id, oldest first: time, id and offset. An id that was used again is there twice.
+    dedup_order: VecDeque<(u64, Box<str>, u64)>,
     pub(super) consumers: HashMap<Arc<str>, Taking>,
     /// What consumers had done before the last stop that are not back yet.
     done_before: HashMap<Arc<str>, BTreeSet<u64>>,
@@ -168,9 +169,9 @@ impl State {
 
     /// Takes back what [`State::stage`] promised and could not be stored.
     pub(super) fn unstage(&mut self, staged: &Staged) {
-        if let Staged::Append { dedup: Some(id), .. } = staged {
-            self.dedup.remove(id);
-            self.dedup_order.retain(|(_, remembered)| remembered != id);
+        if let Staged::Append { offset, dedup: Some(id), .. } = staged {
+            self.forget(id, *offset);
+            self.dedup_order.retain(|(_, _, remembered)| remembered != offset);
         }
     }
 
@@ -212,8 +213,15 @@ impl State {
     }
 
     fn remember(&mut self, id: Box<str>, offset: u64, time_ms: u64) {
-        self.dedup_order.push_back((time_ms, id.clone()));
+        self.dedup_order.push_back((time_ms, id.clone(), offset));
         self.dedup.insert(id, offset);
+    }
+
+    /// Forgets this use of the id, but not a later one.
+    fn forget(&mut self, id: &str, offset: u64) {
+        if self.dedup.get(id) == Some(&offset) {
+            self.dedup.remove(id);
+        }
     }
 
     fn trim(&mut self, subject: &Subject) {
@@ -234,11 +242,11 @@ impl State {
             }
         }
         let window = millis(self.spec.dedup_window);
-        while let Some((time_ms, _)) = self.dedup_order.front()
+        while let Some((time_ms, ..)) = self.dedup_order.front()
             && time_ms.saturating_add(window) <= now_ms
-            && let Some((_, id)) = self.dedup_order.pop_front()
+            && let Some((_, id, offset)) = self.dedup_order.pop_front()
         {
-            self.dedup.remove(&id);
+            self.forget(&id, offset);
         }
     }
 
@@ -279,9 +287,10 @@ impl State {
         Ok(())
     }
 
-    /// Takes up to `most` messages for `consumer`: offset, attempt, subject and payload.
-    pub(super) fn take(&mut self, consumer: &str, most: usize) -> Vec<(u64, u32, Subject, Body)> {
-        let Some(taking) = self.consumers.get_mut(consumer) else { return Vec::new() };
+    /// Takes up to `most` messages for `consumer`: offset, attempt, subject and payload; and says when the next of
+    /// those that are with somebody comes again.
+    pub(super) fn take(&mut self, consumer: &str, most: usize) -> (Vec<Taken>, Option<Instant>) {
+        let Some(taking) = self.consumers.get_mut(consumer) else { return (Vec::new(), None) };
         let now = Instant::now();
         let taken = std::iter::from_fn(|| taking.take(now)).filter_map(|(offset, attempt)| {
             let (subject, body) = self.kept.get(offset)?;
@@ -291,7 +300,7 @@ impl State {
         if taking.has_ready() {
             taking.wake.notify_one(); // somebody else may take the rest
         }
-        taken
+        (taken, taking.next_due())
     }
 
     /// The messages in `segment`, with the consumers that have done them.
@@ -304,6 +313,9 @@ impl State {
         self.kept.inside(segment).into_iter().map(|(offset, place)| (offset, place, done(offset))).collect()
     }
 }
+
+/// Offset, attempt, subject and payload of a message that was taken.
+pub(super) type Taken = (u64, u32, Subject, Body);
 
 /// `subject` with `to` in place of the prefix `from`, if it has that.
 fn renamed(subject: &Subject, from: &str, to: &str) -> Option<Subject> {

@@ -62,6 +62,7 @@ macro_rules! promise_suite {
             fetch_waits_for_the_first_and_then_does_not
             work_that_is_done_is_gone
             work_that_is_not_done_comes_again_after_ack_wait
+            a_waiting_fetch_gets_what_another_has_dropped
             work_given_back_comes_again_after_its_delay
             work_in_progress_stays_with_its_taker
             work_that_can_never_be_done_is_gone

@@ -157,7 +157,8 @@ impl<'a> Reader<'a> {
                 Some(_) => {
                     let rest = &self.text[self.at..];
                     // The same white space that `skip_space` skips, or a form feed would never be passed.
-                    let ends = |c: char| matches!(c, ',' | ':' | ']' | '}' | '{' | '[' | '"' | ' ' | '\n' | '\r' | '\t');
+                    let ends =
+                        |c: char| matches!(c, ',' | ':' | ']' | '}' | '{' | '[' | '"' | ' ' | '\n' | '\r' | '\t');
                     self.at += rest.find(ends).unwrap_or(rest.len());
                 }
             }

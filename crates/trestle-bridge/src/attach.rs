@@ -154,7 +154,7 @@ impl Conversation {
             Some(Said::Nack(nack)) => self.nack(nack),
             Some(Said::Reply(reply)) => self.reply(reply).await,
             Some(Said::Push(push)) => {
-                self.push(push, room).await;
+                self.push(push, room);
                 return None;
             }
             Some(Said::Credit(v1::Credit { max_in_flight })) => {
@@ -237,10 +237,9 @@ impl Conversation {
         result
     }
 
-    async fn push(&mut self, push: v1::PushStreamRequest, room: Room) {
+    fn push(&mut self, push: v1::PushStreamRequest, room: Room) {
         let answer = |pushed| drop(room.send(Ok(frame(Frame::Pushed(pushed)))));
-        let service = Some(self.service.name.clone());
-        self.window.begin(&self.shared, service, self.traceparent.clone(), push, answer).await;
+        self.window.begin(&self.shared, Some(&self.service.name), self.traceparent.as_deref(), push, answer);
     }
 
     fn late(&self, requests: Vec<Task>, others: usize) {

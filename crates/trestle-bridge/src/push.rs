@@ -12,10 +12,11 @@ use trestle_bus::Subject;
 use trestle_telemetry::{Kind, Span};
 use trestle_wire::{
     ChannelName, Reason, Refusal, ServiceName, SessionId, UserId,
+    subject::token,
     v1::{self, target::Target},
 };
 
-use crate::{Shared, status::refused_by_bus};
+use crate::Shared;
 
 /// Most headers of a message.
 const HEADERS_MAX: usize = 32;
@@ -75,20 +76,27 @@ impl Shared {
         request: v1::PushRequest,
         count: bool,
     ) -> Result<v1::PushReport, Refusal> {
+        let prepared = self.prepare(origin, request)?;
+        self.send(prepared, count).await
+    }
+
+    /// Everything that can be wrong with a push is found here, before anything goes out.
+    ///
+    /// # Errors
+    /// Those of the input.
+    pub(crate) fn prepare(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
         let target = match &request.target {
             Some(v1::Target { target: Some(target) }) => kind_of(target).word(),
             _ => "none",
         };
-        let result = match self.prepare(origin, request) {
-            Ok(prepared) => self.send(prepared, count).await,
-            Err(refusal) => Err(refusal),
-        };
-        self.metrics.pushed(target, result.as_ref().map_or_else(|refusal| refusal.reason.row().word, |_| "ok"));
+        let result = self.check(origin, request);
+        if let Err(refusal) = &result {
+            self.metrics.pushed(target, refusal.reason.row().word);
+        }
         result
     }
 
-    /// Everything that can be wrong with a push is found here, before anything goes out.
-    fn prepare(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
+    fn check(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
         let target = request.target.and_then(|target| target.target).ok_or_else(|| {
             let sentence = "the push names no target: one of channel, session, user, everyone";
             Refusal::new(Reason::InvalidTarget, sentence).field("target")
@@ -112,9 +120,7 @@ impl Shared {
             envelope.id = uuid::Uuid::now_v7().to_string();
             None
         } else {
-            // An id is unique per source.
-            let service = origin.service.map_or("", ServiceName::as_str);
-            Some(format!("push/{service}/{}", envelope.id))
+            Some(dedup(origin.service, &subject, &envelope.id))
         };
         let span = self.push_span(origin, &subject, &mut envelope);
         let body = Bytes::from(envelope.encode_to_vec());
@@ -199,8 +205,11 @@ impl Shared {
         Some(span)
     }
 
-    /// Puts it on the bus.
-    async fn send(&self, push: Prepared, count: bool) -> Result<v1::PushReport, Refusal> {
+    /// Puts it on the bus; with `count`, the report says how many sessions took it.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub(crate) async fn send(&self, push: Prepared, count: bool) -> Result<v1::PushReport, Refusal> {
         let Prepared { target, subject, stored, dedup, body, mut span } = push;
         let result = if stored {
             let appended = self.fabric.log.append(&subject, dedup.as_deref(), body).await;
@@ -210,13 +219,15 @@ impl Shared {
         } else {
             self.fabric.bus.publish(&subject, body).await.map(|()| v1::PushReport::default())
         };
-        result.map_err(|error| {
-            let refusal = refused_by_bus(&error);
+        let result = result.map_err(|error| {
+            let refusal = Refusal::from(error);
             if let Some(span) = &mut span {
                 span.fail(refusal.reason.row().word);
             }
             refusal
-        })
+        });
+        self.metrics.pushed(target.word(), result.as_ref().map_or_else(|refusal| refusal.reason.row().word, |_| "ok"));
+        result
     }
 
     async fn counted(
@@ -247,6 +258,19 @@ impl Shared {
         report.offline = u32::from(one && report.delivered == 0 && report.dropped == 0);
         Ok(report)
     }
+}
+
+impl Prepared {
+    /// Where it goes.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+}
+
+/// By what a stored push is known when it is repeated: an id is unique per source and channel. A log remembers the ids
+/// of all its channels together, and those of clients, which begin with another letter.
+fn dedup(service: Option<&ServiceName>, subject: &Subject, id: &str) -> String {
+    format!("push:{}/{subject}/{id}", token(service.map_or("", ServiceName::as_str)))
 }
 
 fn kind_of(target: &Target) -> TargetKind {
@@ -292,4 +316,19 @@ fn check_headers(message: &v1::Envelope, path: &str) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_services_and_its_channels_own() {
+        let service = |name| ServiceName::parse(name).expect("valid");
+        let (one, two) = (Subject::from_trusted("t.log.room.1"), Subject::from_trusted("t.log.room.2"));
+        assert_eq!(dedup(Some(&service("billing")), &one, "a/b"), "push:billing/t.log.room.1/a/b");
+        assert_eq!(dedup(None, &one, "a"), "push:%/t.log.room.1/a");
+        assert_ne!(dedup(None, &one, "a"), dedup(None, &two, "a"));
+        assert_ne!(dedup(None, &one, "a"), dedup(Some(&service("billing")), &one, "a"));
+    }
 }

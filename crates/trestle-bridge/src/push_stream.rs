@@ -8,7 +8,7 @@ use trestle_wire::v1;
 
 use crate::{Shared, window::Window};
 
-/// Reads until the caller ends the stream or the node drains; then finishes what was begun.
+/// Reads until the caller ends the stream or the node drains; then finishes what was taken.
 pub(crate) async fn converse(
     shared: Arc<Shared>,
     mut said: Streaming<v1::PushStreamRequest>,
@@ -28,7 +28,7 @@ pub(crate) async fn converse(
             push = said.message(), if room.is_some() => match (push, room.take()) {
                 (Ok(Some(push)), Some(room)) => {
                     let answer = move |pushed| drop(room.send(Ok(pushed)));
-                    window.begin(&shared, None, traceparent.clone(), push, answer).await;
+                    window.begin(&shared, None, traceparent.as_deref(), push, answer);
                 }
                 _ => break,
             },

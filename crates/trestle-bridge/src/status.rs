@@ -9,8 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
 use tonic::{Status, metadata::MetadataValue};
-use trestle_bus::BusError;
-use trestle_wire::{Reason, Refusal, refusal::http_status};
+use trestle_wire::{Refusal, refusal::http_status};
 
 /// Metadata key of the stable word for programs.
 pub const REASON: &str = "trestle-reason";
@@ -32,22 +31,6 @@ pub fn status(refusal: &Refusal) -> Status {
         metadata.insert(FIELD, field);
     }
     status
-}
-
-/// What the caller is told when the bus did not do it.
-#[must_use]
-pub fn refused_by_bus(error: &BusError) -> Refusal {
-    let reason = match error {
-        BusError::Away => Reason::BusAway,
-        BusError::NoResponders(_) => Reason::NoInstance,
-        BusError::Timeout(_) => Reason::Timeout,
-        BusError::TooLarge { .. } => Reason::PayloadTooLarge,
-        BusError::NoLog(_) | BusError::Refused(_) => {
-            tracing::error!(%error, "the bus refused");
-            return Refusal::new(Reason::Internal, "the bus refused it; the gateway's log says more");
-        }
-    };
-    Refusal::new(reason, error.to_string())
 }
 
 /// An HTTP answer that refuses.
@@ -105,6 +88,8 @@ impl IntoResponse for HttpRefusal {
 
 #[cfg(test)]
 mod tests {
+    use trestle_wire::Reason;
+
     use super::*;
 
     #[test]

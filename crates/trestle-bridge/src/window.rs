@@ -1,61 +1,155 @@
-//! The pushes of one stream that are under way: begun in order, answered as they finish.
+//! The pushes of one stream that are under way: done in their order where they have one subject, side by side where
+//! they do not, and answered as they finish.
 //!
-//! The bound is the caller's: it reads the next push only when it has room for one more answer.
+//! Nothing tells when a call has handed its message over to the bus, short of its end: with a full channel or a spent
+//! budget a first poll may leave it where it was. So the next push to a subject is begun when the one before has ended.
+//! What is fast then is many subjects, or many streams. The bound is the caller's: it reads the next push only when it
+//! has room for one more answer.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    sync::Arc,
+};
 
-use futures_util::{StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
-use trestle_wire::{ServiceName, v1};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use trestle_bus::Subject;
+use trestle_wire::{Refusal, ServiceName, v1};
 
 use crate::{Shared, push::Origin};
 
 /// Pushes under way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Window {
-    under_way: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// The first of each subject.
+    under_way: FuturesUnordered<BoxFuture<'static, Subject>>,
+    /// Those behind it. A subject is here while one of it is under way.
+    behind: HashMap<Subject, VecDeque<BoxFuture<'static, Subject>>>,
 }
 
 impl Window {
-    /// Begins a push, and calls `answer` when it is done.
-    ///
-    /// It is polled once here: the bus's calls are made in the order of the stream, whatever finishes first.
-    pub(crate) async fn begin(
+    /// Takes a push, and calls `answer` when it is done. It goes on while [`Window::one_done`] is waited for.
+    pub(crate) fn begin(
         &mut self,
         shared: &Arc<Shared>,
-        service: Option<ServiceName>,
-        traceparent: Option<Arc<str>>,
+        service: Option<&ServiceName>,
+        traceparent: Option<&str>,
         request: v1::PushStreamRequest,
         answer: impl FnOnce(v1::PushStreamResponse) + Send + 'static,
     ) {
-        let shared = shared.clone();
-        let mut push: BoxFuture<'static, ()> = Box::pin(async move {
-            let v1::PushStreamRequest { seq, push, count } = request;
-            let origin = Origin { service: service.as_ref(), traceparent: traceparent.as_deref() };
-            let outcome = match shared.push(origin, push.unwrap_or_default(), count).await {
-                Ok(report) => v1::push_stream_response::Outcome::Report(report),
-                Err(refusal) => v1::push_stream_response::Outcome::Error(refusal.into()),
-            };
-            answer(v1::PushStreamResponse { seq, outcome: Some(outcome) });
-        });
-        if poll!(&mut push).is_pending() {
-            self.under_way.push(push);
+        let v1::PushStreamRequest { seq, push, count } = request;
+        match shared.prepare(Origin { service, traceparent }, push.unwrap_or_default()) {
+            Ok(prepared) => {
+                let shared = shared.clone();
+                self.add(prepared.subject().clone(), async move {
+                    answer(answer_of(seq, shared.send(prepared, count).await));
+                });
+            }
+            Err(refusal) => answer(answer_of(seq, Err(refusal))),
         }
     }
 
-    /// Waits until one more is done. Never returns while there is none.
+    /// Takes something to be done after all that was taken for the same subject.
+    fn add(&mut self, subject: Subject, push: impl Future<Output = ()> + Send + 'static) {
+        let done = subject.clone();
+        let push = push.map(move |()| done).boxed();
+        match self.behind.get_mut(&subject) {
+            Some(behind) => behind.push_back(push),
+            None => {
+                self.behind.insert(subject, VecDeque::new());
+                self.under_way.push(push);
+            }
+        }
+    }
+
+    /// Waits until one more is done. Never returns while there is none. Safe to drop.
     pub(crate) async fn one_done(&mut self) {
-        if self.under_way.next().await.is_none() {
+        if !self.next().await {
             std::future::pending().await
         }
     }
 
     /// Waits until all are done.
     pub(crate) async fn all_done(&mut self) {
-        while self.under_way.next().await.is_some() {}
+        while self.next().await {}
     }
 
     /// Whether none is under way.
     pub(crate) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
+    }
+
+    /// Waits until one is done and begins the one behind it; false if there is none.
+    async fn next(&mut self) -> bool {
+        let Some(subject) = self.under_way.next().await else { return false };
+        match self.behind.get_mut(&subject).and_then(VecDeque::pop_front) {
+            Some(next) => self.under_way.push(next),
+            None => drop(self.behind.remove(&subject)),
+        }
+        true
+    }
+}
+
+fn answer_of(seq: u64, result: Result<v1::PushReport, Refusal>) -> v1::PushStreamResponse {
+    let outcome = match result {
+        Ok(report) => v1::push_stream_response::Outcome::Report(report),
+        Err(refusal) => v1::push_stream_response::Outcome::Error(refusal.into()),
+    };
+    v1::PushStreamResponse { seq, outcome: Some(outcome) }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    type Done = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A push that does not get far at first: it has handed nothing over when it is polled for the first time.
+    fn push(done: &Done, name: &'static str) -> (oneshot::Sender<()>, impl Future<Output = ()> + Send + use<>) {
+        let (let_go, waits) = oneshot::channel();
+        let done = done.clone();
+        let push = async move {
+            waits.await.expect("let go");
+            done.lock().push(name);
+        };
+        (let_go, push)
+    }
+
+    #[tokio::test]
+    async fn a_push_that_is_held_up_is_not_overtaken_by_the_next_to_the_same_subject() {
+        let done = Done::default();
+        let mut window = Window::default();
+        let (first_room, second_room) = (Subject::from_trusted("room.1"), Subject::from_trusted("room.2"));
+        let (let_first, first) = push(&done, "first");
+        let (let_second, second) = push(&done, "second");
+        let (let_other, other) = push(&done, "other room");
+        window.add(first_room.clone(), first);
+        window.add(first_room.clone(), second);
+        window.add(second_room, other);
+        let_second.send(()).expect("waits");
+        let_other.send(()).expect("waits");
+        window.one_done().await;
+        assert!(window.next().now_or_never().is_none(), "the second has to wait for the first");
+        assert_eq!(*done.lock(), ["other room"]);
+        let_first.send(()).expect("waits");
+        window.all_done().await;
+        assert_eq!(*done.lock(), ["other room", "first", "second"]);
+        assert!(window.is_empty() && window.behind.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_subject_that_was_done_can_be_pushed_to_again() {
+        let done = Done::default();
+        let mut window = Window::default();
+        for name in ["one", "two"] {
+            let (let_go, push) = push(&done, name);
+            let_go.send(()).expect("waits");
+            window.add(Subject::from_trusted("room.1"), push);
+            window.one_done().await;
+        }
+        assert_eq!(*done.lock(), ["one", "two"]);
     }
 }

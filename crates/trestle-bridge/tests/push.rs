@@ -106,6 +106,19 @@ async fn a_push_to_a_channel_with_history_reports_its_offset_and_an_id_pushes_on
 }
 
 #[tokio::test]
+async fn the_same_id_on_another_channel_is_another_push() {
+    let house = House::start().await;
+    let mut client = BridgeClient::new(house.connect().await);
+    let mut offsets = Vec::new();
+    for name in ["room:1", "room:2", "room:1"] {
+        let mut request = push(channel(name), "hi");
+        request.message.as_mut().expect("a message").id = "a".into();
+        offsets.push(client.push(request).await.expect("pushed").into_inner().report.expect("a report").offset);
+    }
+    assert!(offsets[0] != offsets[1] && offsets[0] == offsets[2], "{offsets:?}");
+}
+
+#[tokio::test]
 async fn what_goes_out_is_stamped_by_the_gateway() {
     let house = House::start().await;
     let mut heard = house.hear(&house.subjects.all()).await;
@@ -201,11 +214,16 @@ async fn a_push_larger_than_the_bus_takes_is_refused() {
 #[tokio::test]
 async fn a_stream_of_pushes_keeps_its_order_and_answers_each_by_its_seq() {
     let house = House::start().await;
-    let live = ChannelName::parse("live:1").expect("valid");
-    let mut heard = house.hear(&house.subjects.channel(&live)).await;
-    let pushes = (0..1000_u64).map(|seq| v1::PushStreamRequest {
+    // Two channels in turn, one of them with history.
+    let names = ["live:1", "room:1"];
+    let mut rooms = Vec::new();
+    for name in names {
+        let name = ChannelName::parse(name).expect("valid");
+        rooms.push(house.hear(&house.subjects.channel(&name)).await);
+    }
+    let pushes = (0..1000_u64).map(move |seq| v1::PushStreamRequest {
         seq,
-        push: Some(push(channel("live:1"), &format!("m{seq}"))),
+        push: Some(push(channel(names[usize::from(seq % 2 == 1)]), &format!("m{seq}"))),
         count: false,
     });
     let mut client = BridgeClient::new(house.connect().await);
@@ -219,7 +237,7 @@ async fn a_stream_of_pushes_keeps_its_order_and_answers_each_by_its_seq() {
     seqs.sort_unstable();
     assert_eq!(seqs, (0..1000).collect::<Vec<_>>());
     for n in 0..1000 {
-        assert_eq!(text(&envelope(&mut heard).await), format!("m{n}"));
+        assert_eq!(text(&envelope(&mut rooms[n % 2]).await), format!("m{n}"));
     }
 }
 

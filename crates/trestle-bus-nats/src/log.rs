@@ -85,8 +85,13 @@ impl Log for StreamLog {
                 .insert(header::NATS_MESSAGE_ID, id.map_err(|error| BusError::Refused(format!("dedup id: {error}")))?);
         }
         let patience = self.0.config.request_timeout;
-        let _one_of_few = timeout(patience, self.0.appends.acquire()).await.map_err(|_| BusError::Timeout(patience))?;
-        let stored = self.0.store(subject.to_string(), headers, payload).await;
+        // On its way at the first poll, also when the caller's task has used up its turn.
+        let stored = tokio::task::coop::unconstrained(async {
+            let one_of_few = timeout(patience, self.0.appends.acquire()).await;
+            let _one_of_few = one_of_few.map_err(|_| BusError::Timeout(patience))?;
+            self.0.store(subject.to_string(), headers, payload).await
+        })
+        .await;
         let covers = |config: &stream::Config| config.subjects.iter().any(|at| pattern::matches(at, subject.as_str()));
         let ack = stored.map_err(|fault| self.0.unanswered(fault, subject.as_str(), covers))?;
         Ok(Appended { offset: ack.sequence, duplicate: ack.duplicate })

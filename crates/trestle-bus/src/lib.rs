@@ -94,7 +94,7 @@ pub trait Log: Send + Sync + 'static {
     /// [`BusError::Away`], or [`BusError::Refused`] if the bus does not allow it.
     async fn ensure(&self, spec: &LogSpec) -> Result<(), BusError>;
 
-    /// Stores `payload` at `subject` and says where.
+    /// Stores `payload` at `subject` and says where. Of two appends under way, the one polled first is stored first.
     ///
     /// # Errors
     /// [`BusError::NoLog`] if no log covers `subject`; [`BusError::Timeout`] if it is not known to be stored (try again

@@ -190,6 +190,30 @@ async fn damage_before_the_end_is_an_error_that_names_the_file() {
 }
 
 #[tokio::test]
+async fn damage_in_the_newest_file_is_no_torn_write_if_something_was_written_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(false)).await;
+    append(&fabric, "log.a", "first").await;
+    let first = fs::metadata(&segments(folder.path())[0]).expect("a file").len();
+    append(&fabric, "log.a", "second").await;
+    append(&fabric, "log.a", "third").await;
+    fabric.bus.close().await;
+    let file = segments(folder.path())[0].clone();
+    let mut bytes = fs::read(&file).expect("reads");
+    *bytes.iter_mut().skip(first as usize).find(|byte| **byte == b's').expect("is there") ^= 1;
+    fs::write(&file, &bytes).expect("writes");
+    let error = open(folder.path()).log.ensure(&spec(false)).await.expect_err("damaged").to_string();
+    let way_out = error.split('`').nth(1).expect("a command").to_owned();
+    assert_eq!(fs::read(&file).expect("reads"), bytes, "nothing is cut off by itself");
+    let [command, option, length, of] = way_out.split(' ').collect::<Vec<_>>()[..] else { panic!("{way_out}") };
+    assert_eq!((command, option, of), ("truncate", "-s", &*file.display().to_string()));
+    let done = Command::new(command).args([option, length, of]).status().expect("runs");
+    assert!(done.success());
+    let fabric = begin(folder.path(), &spec(false)).await;
+    assert_eq!(read(&fabric, "log.a").await, [(1, "first".into())]);
+}
+
+#[tokio::test]
 async fn limits_are_kept_over_a_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let limited = LogSpec { per_subject_max: Some(2), ..spec(false) };
@@ -248,6 +272,40 @@ async fn files_in_which_all_is_done_are_given_back() {
     let oldest = segments(folder.path())[0].clone();
     churn(&fabric, || !oldest.exists()).await;
     assert!(append(&fabric, "log.a", "x").await > first);
+}
+
+#[tokio::test]
+async fn files_are_given_back_when_nobody_writes_any_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let age_max = Duration::from_secs(1);
+    let fabric = begin(folder.path(), &LogSpec { age_max: Some(age_max), dedup_window: age_max, ..spec(false) }).await;
+    for _ in 0..100 {
+        append(&fabric, "log.a", &"x".repeat(1_000)).await;
+    }
+    let began = Instant::now();
+    while segments(folder.path()).len() > 1 {
+        assert!(began.elapsed() < PATIENCE, "{:?}", segments(folder.path()));
+        tokio::time::sleep(age_max / 20).await;
+    }
+}
+
+#[tokio::test]
+async fn work_that_cannot_be_read_holds_up_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fabric = begin(folder.path(), &spec(true)).await;
+    for what in ["first", "second", "third"] {
+        append(&fabric, "log.a", what).await;
+    }
+    fabric.bus.close().await;
+    let fabric = begin(folder.path(), &spec(true)).await; // what is found is read from disk when it is asked for
+    let file = &segments(folder.path())[0];
+    let length = fs::metadata(file).expect("a file").len();
+    fs::OpenOptions::new().write(true).open(file).and_then(|file| file.set_len(length - 3)).expect("cuts");
+    let work = consumer(&fabric).await.fetch(3, PATIENCE).await.expect("fetches");
+    let readable: Vec<_> = work.iter().map(|work| &work.payload[..]).collect();
+    assert_eq!(readable, [&b"first"[..], b"second"]);
+    let error = fabric.log.read("LOG", &subject("log.a"), 1, 3).await.expect_err("a gap is no answer").to_string();
+    assert!(error.contains(&file.display().to_string()), "{error}");
 }
 
 #[tokio::test]

@@ -35,18 +35,24 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Reads the payload. Blocks for as long as the disk does.
+    /// Reads the payload. Blocks for as long as the disk does. An error names the file.
     pub(super) fn read(&self) -> io::Result<Bytes> {
-        let mut payload = vec![0; self.payload_bytes];
-        self.segment.file.read_exact_at(&mut payload, self.payload)?;
-        Ok(payload.into())
+        self.read_at(self.payload, self.payload_bytes).map(Bytes::from)
     }
 
     /// Reads the whole record.
     pub(super) fn read_record(&self) -> io::Result<Vec<u8>> {
-        let mut record = vec![0; (self.payload - self.record) as usize + self.payload_bytes];
-        self.segment.file.read_exact_at(&mut record, self.record)?;
-        Ok(record)
+        self.read_at(self.record, (self.payload - self.record) as usize + self.payload_bytes)
+    }
+
+    fn read_at(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let read = self.segment.file.read_exact_at(&mut bytes, at);
+        let named = |error: io::Error| {
+            let path = self.segment.path.display();
+            io::Error::new(error.kind(), format!("{length} bytes of {path} at byte {at}: {error}"))
+        };
+        read.map(|()| bytes).map_err(named)
     }
 
     pub(super) fn is_in(&self, segment: &Arc<Segment>) -> bool {
@@ -76,7 +82,7 @@ impl Disk {
         segment_bytes_max: u64,
         mut found: impl FnMut(Record<'_>, Place),
     ) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        make_dirs(dir)?;
         let mut names: Vec<(u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -116,17 +122,37 @@ impl Disk {
         }
         let held = self.segments.last_mut().expect("one was begun");
         let start = held.bytes;
-        if let Err(error) = held.segment.file.write_all_at(group, start) {
-            self.failed = held.segment.file.set_len(start).is_err();
+        let mut mark = Vec::new();
+        Record::Flushed { at: start }.write(&mut mark);
+        let file = &held.segment.file;
+        let base = start + mark.len() as u64;
+        if let Err(error) = file.write_all_at(&mark, start).and_then(|()| file.write_all_at(group, base)) {
+            self.failed = file.set_len(start).is_err();
             return Err(error);
         }
         if let Err(error) = held.segment.file.sync_data() {
             self.failed = true;
             return Err(error);
         }
-        held.bytes += group.len() as u64;
+        held.bytes = base + group.len() as u64;
         held.newest_ms = now_ms;
-        Ok((held.segment.clone(), start))
+        Ok((held.segment.clone(), base))
+    }
+
+    /// Lets nothing be written any more, as after a disk's failure.
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self) -> io::Result<()> {
+        self.begin(1)?;
+        for held in &mut self.segments {
+            let path = held.segment.path.clone();
+            held.segment = Arc::new(Segment { file: File::open(&path)?, path });
+        }
+        Ok(())
+    }
+
+    /// Whether an error has left in doubt what is on disk.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     fn begin(&mut self, next: u64) -> io::Result<()> {
@@ -134,7 +160,7 @@ impl Disk {
         let first = self.segments.last().map_or(next, |_| next.max(self.first_of_newest() + 1));
         let path = self.dir.join(format!("{first:020}.segment"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        if let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all()) {
+        if let Err(error) = sync_dir(&self.dir) {
             fs::remove_file(&path)?;
             return Err(error);
         }
@@ -143,15 +169,24 @@ impl Disk {
     }
 
     /// Removes the oldest segments that nothing needs: no message in them is kept, and no dedup id since `since_ms`.
-    pub(super) fn drop_dead(&mut self, since_ms: u64) -> io::Result<()> {
+    /// Says how many went.
+    pub(super) fn drop_dead(&mut self, since_ms: u64) -> io::Result<usize> {
+        let before = self.segments.len();
         while let [oldest, _, ..] = &self.segments[..]
             && Arc::strong_count(&oldest.segment) == 1
             && oldest.newest_ms < since_ms
         {
             fs::remove_file(&oldest.segment.path)?;
             self.segments.remove(0);
+            // Before the next one goes: that a message is done may stand in a file after its own, never before.
+            sync_dir(&self.dir)?;
         }
-        Ok(())
+        Ok(before - self.segments.len())
+    }
+
+    /// Whether some file may be given back one day.
+    pub(super) fn is_untidy(&self) -> bool {
+        self.segments.len() > 1
     }
 
     /// The oldest segment, if the files hold much more than the `live_bytes` that are needed.
@@ -163,7 +198,36 @@ impl Disk {
     }
 }
 
-/// Reads a segment from its start. What is not whole is cut off the `last` one and an error in any other.
+/// Makes `path` and what is missing above it, each lasting in the directory above. Says in which it was made to last.
+fn make_dirs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if path.is_dir() {
+        return Ok(Vec::new());
+    }
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(Vec::new()),
+    };
+    let mut synced = make_dirs(above)?;
+    fs::create_dir(path).or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })?;
+    sync_dir(above)?;
+    synced.push(above.into());
+    Ok(synced)
+}
+
+/// Makes what was made and removed in a directory last.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The place of the first mark in `bytes` from `from` on that says that all before it had been flushed.
+fn flushed_later(bytes: &[u8], from: usize) -> Option<usize> {
+    let is_mark = |at: &usize| matches!(Record::read(&bytes[*at..]), Some((Record::Flushed { at: said }, _)) if said == *at as u64);
+    (from..bytes.len()).find(is_mark)
+}
+
+/// Reads a segment from its start. What is not whole is cut off the `last` one if it was never flushed: if no mark of a
+/// later write says that it was. Anything else that is not whole is damage, and an error.
 fn read_segment(path: &Path, last: bool, found: &mut impl FnMut(Record<'_>, Place)) -> io::Result<Held> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let bytes = fs::read(path)?;
@@ -171,6 +235,10 @@ fn read_segment(path: &Path, last: bool, found: &mut impl FnMut(Record<'_>, Plac
     let (mut at, mut newest_ms) = (0, 0);
     while let Some((record, length)) = Record::read(&bytes[at..]) {
         let end = at + length;
+        if let Record::Flushed { .. } = record {
+            at = end;
+            continue;
+        }
         let payload_bytes = if let Record::Message { payload, time_ms, .. } = record {
             newest_ms = newest_ms.max(time_ms);
             payload.len()
@@ -183,10 +251,15 @@ fn read_segment(path: &Path, last: bool, found: &mut impl FnMut(Record<'_>, Plac
     }
     if at < bytes.len() {
         let cut = bytes.len() - at;
-        if !last {
+        if !last || flushed_later(&bytes, at).is_some() {
+            let path = path.display();
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} is damaged at byte {at}", path.display()),
+                format!(
+                    "{path} is damaged at byte {at} of {}; restore it from a backup, or give up what follows in it by \
+                     `truncate -s {at} {path}`, and start again",
+                    bytes.len()
+                ),
             ));
         }
         tracing::warn!(segment = %path.display(), at, cut, "cut off what was not written to its end");
@@ -206,7 +279,7 @@ pub(super) struct DataDir {
 impl DataDir {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let path = path.join("bus");
-        fs::create_dir_all(&path)?;
+        make_dirs(&path)?;
         let mut lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock"))?;
         if lock.try_lock().is_err() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it"));
@@ -218,5 +291,21 @@ impl DataDir {
 
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_directory_that_is_made_is_made_to_last_in_the_one_above() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (a, b) = (folder.path().join("a"), folder.path().join("a/b"));
+        assert_eq!(make_dirs(&b.join("c")).expect("makes"), [folder.path(), &a, &b]);
+        assert_eq!(make_dirs(&b.join("d")).expect("makes"), [&*b]);
+        assert!(make_dirs(&b.join("d")).expect("is there").is_empty());
+        fs::write(folder.path().join("file"), "").expect("writes");
+        assert!(make_dirs(&folder.path().join("file/x")).is_err());
     }
 }

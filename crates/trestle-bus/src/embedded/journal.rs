@@ -5,9 +5,12 @@
 
 use std::{
     io,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -15,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     clock::millis,
-    disk::{Disk, Place},
+    disk::{Disk, Place, Segment},
     record::Record,
     stream::{Change, Staged, Stream},
 };
@@ -25,30 +28,44 @@ use crate::{Appended, BusError};
 const WAITING_MAX: usize = 4 << 10;
 /// Bytes of one group: at 100 MB/s a flush of 80 ms.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// How often dead segments are looked for.
+/// How often dead segments are looked for while much is written.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// After so long no further segment is moved in one go: writers wait meanwhile.
+const TIDY_BUDGET: Duration = Duration::from_millis(50);
 
 struct Pending {
     change: Change,
     answer: oneshot::Sender<Result<Appended, BusError>>,
 }
 
+/// What the thread is woken for.
+enum Job {
+    Change(Pending),
+    Tidy,
+}
+
 /// The way to a log's thread.
 pub(super) struct Journal {
-    changes: Mutex<Option<mpsc::Sender<Pending>>>,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// Whether some file may be given back one day.
+    untidy: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The thread's end, before it runs.
 pub(super) struct Writer {
-    changes: mpsc::Receiver<Pending>,
+    jobs: mpsc::Receiver<Job>,
     disk: Disk,
+    untidy: Arc<AtomicBool>,
+    failed: bool,
 }
 
 impl Journal {
     pub(super) fn new(disk: Disk) -> (Self, Writer) {
-        let (sender, changes) = mpsc::channel(WAITING_MAX);
-        (Self { changes: Mutex::new(Some(sender)), thread: Mutex::new(None) }, Writer { changes, disk })
+        let (sender, jobs) = mpsc::channel(WAITING_MAX);
+        let untidy = Arc::new(AtomicBool::new(disk.is_untidy()));
+        let journal = Self { jobs: Mutex::new(Some(sender)), untidy: untidy.clone(), thread: Mutex::new(None) };
+        (journal, Writer { jobs, disk, untidy, failed: false })
     }
 
     /// Starts the thread for `stream`, which it does not keep alive.
@@ -62,15 +79,26 @@ impl Journal {
 
     /// Makes the change and returns once it is on disk.
     pub(super) async fn change(&self, change: Change) -> Result<Appended, BusError> {
-        let sender = self.changes.lock().clone().ok_or(BusError::Away)?;
+        let sender = self.jobs.lock().clone().ok_or(BusError::Away)?;
         let (answer, answered) = oneshot::channel();
-        sender.send(Pending { change, answer }).await.map_err(|_| BusError::Away)?;
+        // In the queue at the first poll, also when the caller's task has used up its turn.
+        let sent = tokio::task::coop::unconstrained(sender.send(Job::Change(Pending { change, answer }))).await;
+        sent.map_err(|_| BusError::Away)?;
         answered.await.map_err(|_| BusError::Away)?
+    }
+
+    /// Wakes the thread if there are files to look through, also when nobody writes.
+    pub(super) fn tidy(&self) {
+        if self.untidy.load(Ordering::Relaxed)
+            && let Some(jobs) = &*self.jobs.lock()
+        {
+            let _ = jobs.try_send(Job::Tidy); // no room: it is awake
+        }
     }
 
     /// Lets the thread finish what it was given and waits for that. Blocks.
     pub(super) fn close(&self) {
-        self.changes.lock().take();
+        self.jobs.lock().take();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -81,24 +109,45 @@ impl Journal {
 
 impl Writer {
     fn run(&mut self, stream: &Weak<Stream>) {
-        let mut tidied = std::time::Instant::now();
-        while let Some(first) = self.changes.blocking_recv() {
-            let mut bytes = first.change.bytes();
-            let mut group = vec![first];
-            while bytes < GROUP_BYTES_MAX
-                && let Ok(next) = self.changes.try_recv()
-            {
-                bytes += next.change.bytes();
-                group.push(next);
+        let mut tidied = Instant::now();
+        while let Some(first) = self.jobs.blocking_recv() {
+            let (mut bytes, mut group, mut tidy) = (0, Vec::new(), false);
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Change(pending) => {
+                        bytes += pending.change.bytes();
+                        group.push(pending);
+                    }
+                    Job::Tidy => tidy = true,
+                }
+                next = if bytes < GROUP_BYTES_MAX { self.jobs.try_recv().ok() } else { None };
             }
             let Some(stream) = stream.upgrade() else { return };
-            self.commit(&stream, group);
-            if tidied.elapsed() >= TIDY_EVERY {
+            if !group.is_empty() {
+                self.commit(&stream, group);
+            }
+            if tidy || tidied.elapsed() >= TIDY_EVERY {
                 if let Err(error) = self.tidy(&stream) {
                     tracing::warn!(log = stream.name, %error, "could not remove what is not needed any more");
                 }
-                tidied = std::time::Instant::now();
+                self.look_at_disk(&stream);
+                tidied = Instant::now();
             }
+            self.untidy.store(self.disk.is_untidy(), Ordering::Relaxed);
+        }
+    }
+
+    /// Says once that the disk has failed, and that the bus is not to be used.
+    fn look_at_disk(&mut self, stream: &Stream) {
+        if self.disk.has_failed() && !self.failed {
+            self.failed = true;
+            tracing::error!(
+                log = stream.name,
+                "the disk has failed while the log was written: nothing is stored any more and this node is not ready; \
+                 look at the disk, then restart the node, which finds again all that was acknowledged"
+            );
+            stream.live.fail();
         }
     }
 
@@ -119,6 +168,10 @@ impl Writer {
             ends.push((start, bytes.len()));
         }
         let written = if bytes.is_empty() { Ok(None) } else { self.disk.write(&bytes, next, now_ms).map(Some) };
+        if let Err(error) = &written {
+            tracing::error!(log = stream.name, %error, "the log cannot be written");
+            self.look_at_disk(stream);
+        }
         let mut state = stream.state();
         for ((staged, answer), (start, end)) in staged.into_iter().zip(ends) {
             // Who asked may have gone; what was asked is done all the same.
@@ -142,18 +195,30 @@ impl Writer {
         }
     }
 
-    /// Removes dead segments, and moves what is left of the oldest one when little is.
+    /// Removes dead segments, and moves what is left of the oldest ones when little is.
     fn tidy(&mut self, stream: &Stream) -> io::Result<()> {
-        let now_ms = stream.clock.now_ms();
-        let (since_ms, live_bytes) = {
-            let state = stream.state();
-            (now_ms.saturating_sub(millis(state.spec.dedup_window)), state.kept.bytes())
-        };
-        self.disk.drop_dead(since_ms)?;
-        let Some(oldest) = self.disk.worth_moving(live_bytes) else { return Ok(()) };
+        let began = Instant::now();
+        loop {
+            let now_ms = stream.clock.now_ms();
+            let (since_ms, live_bytes) = {
+                let state = stream.state();
+                (now_ms.saturating_sub(millis(state.spec.dedup_window)), state.kept.bytes())
+            };
+            self.disk.drop_dead(since_ms)?;
+            let Some(oldest) = self.disk.worth_moving(live_bytes) else { return Ok(()) };
+            self.rewrite(stream, &oldest, now_ms)?;
+            drop(oldest);
+            if began.elapsed() >= TIDY_BUDGET {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes what is still needed of the oldest segment into the newest one.
+    fn rewrite(&mut self, stream: &Stream, oldest: &Arc<Segment>, now_ms: u64) -> io::Result<()> {
         let (kept, next) = {
             let state = stream.state();
-            (state.kept_in(&oldest), state.next())
+            (state.kept_in(oldest), state.next())
         };
         let mut bytes = Vec::new();
         let mut moved = Vec::new();
@@ -201,5 +266,42 @@ impl Staged {
             Staged::Done { offset, .. } if work_queue => Record::Gone { offset: *offset }.write(out),
             Staged::Done { offset, consumer } => Record::Done { offset: *offset, consumer }.write(out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trestle_wire::Subject;
+
+    use super::*;
+    use crate::{
+        BusState,
+        embedded::{
+            EmbeddedConfig,
+            clock::Clock,
+            live::Live,
+            stream::{Found, State},
+        },
+        logs,
+    };
+
+    #[tokio::test]
+    async fn a_failed_disk_makes_the_bus_count_as_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut disk = Disk::open(folder.path(), 1 << 20, |_, _| ()).expect("opens");
+        disk.spoil().expect("begins a file");
+        let (journal, writer) = Journal::new(disk);
+        let state = State::new(logs::work(&trestle_wire::Subjects::new("t")), Found::default());
+        let live = Live::new(EmbeddedConfig::default());
+        let stream = Arc::new(Stream::new(state, Some(journal), live.clone(), Clock::start()));
+        let journal = stream.journal.as_ref().expect("it has one");
+        journal.run(&stream, writer).expect("starts");
+        for _ in 0..2 {
+            let subject = Subject::from_trusted("t.work.a");
+            let stored = stream.change(Change::Append { subject, dedup: None, payload: "x".into() }).await;
+            assert!(matches!(stored, Err(BusError::Refused(_))), "{stored:?}");
+            assert_eq!(*live.state().borrow(), BusState::Away);
+        }
+        journal.close();
     }
 }

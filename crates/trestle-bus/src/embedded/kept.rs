@@ -48,7 +48,8 @@ pub(super) struct Kept {
 impl Kept {
     /// Takes what was found on disk.
     pub(super) fn found(messages: BTreeMap<u64, Message>) -> Self {
-        let mut kept = Self::default();
+        let cached_from = messages.last_key_value().map_or(0, |(last, _)| last + 1);
+        let mut kept = Self { cached_from, ..Self::default() };
         messages.into_iter().for_each(|(offset, message)| kept.insert(offset, message));
         kept
     }
@@ -60,12 +61,13 @@ impl Kept {
         self.bytes += message.bytes as u64;
         self.cached_bytes += message.cached_bytes();
         self.messages.insert(offset, message);
-        while on_disk && self.cached_bytes > CACHED_BYTES_MAX && self.cached_from <= offset {
-            if let Some(oldest) = self.messages.get_mut(&self.cached_from) {
-                self.cached_bytes -= oldest.cached_bytes();
-                oldest.cached = None;
-            }
-            self.cached_from += 1;
+        while on_disk
+            && self.cached_bytes > CACHED_BYTES_MAX
+            && let Some((oldest_offset, oldest)) = self.messages.range_mut(self.cached_from..).next()
+        {
+            self.cached_bytes -= oldest.cached_bytes();
+            oldest.cached = None;
+            self.cached_from = oldest_offset + 1;
         }
     }
 
@@ -157,5 +159,31 @@ impl Message {
             (None, Some(place)) => Some(Body::OnDisk(place.clone())),
             (None, None) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::disk::Disk;
+
+    #[test]
+    fn the_newest_payloads_stay_in_memory_also_after_a_restart() {
+        const BYTES: usize = 1 << 20;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut disk = Disk::open(folder.path(), 1 << 20, |_, _| ()).expect("opens");
+        let (segment, _) = disk.write(b"any", 1, 0).expect("writes");
+        let message = |cached| {
+            let place = Some(Place { segment: segment.clone(), record: 0, payload: 0, payload_bytes: BYTES });
+            Message { subject: Subject::from_trusted("a"), time_ms: 0, bytes: BYTES, cached, place }
+        };
+        let found = 1 << 40; // so many offsets cannot be gone through one by one
+        let mut kept = Kept::found([(1, message(None)), (found, message(None))].into());
+        let payload = Bytes::from(vec![0; BYTES]);
+        let newest = found + 100;
+        (found + 1..=newest).for_each(|offset| kept.insert(offset, message(Some(payload.clone()))));
+        let here = |offset| matches!(kept.get(offset), Some((_, Body::Here(_))));
+        assert_eq!((found + 1..=newest).filter(|offset| here(*offset)).count(), CACHED_BYTES_MAX / BYTES);
+        assert!(here(newest) && !here(found + 1) && kept.get(1).is_some());
     }
 }

@@ -81,6 +81,18 @@ impl Live {
         self.state.subscribe()
     }
 
+    /// A log's disk has failed: the bus counts as away until the process begins again, so that the node is not ready.
+    /// Live messages go on for those who are still here.
+    pub(super) fn fail(&self) {
+        self.state.send_if_modified(|state| {
+            let open = matches!(state, BusState::Connected(_));
+            if open {
+                *state = BusState::Away;
+            }
+            open
+        });
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.state.send_replace(BusState::Closed);

@@ -5,6 +5,7 @@
 //! body     1 | offset u64 | time u64 | subject u16 + text | dedup id u16 + text | payload    a message
 //!          2 | offset u64                                                                    it is done with
 //!          3 | offset u64 | consumer                                                         one consumer has done it
+//!          4 | place u64                                    all before this place of the file, its own, is flushed
 //! ```
 
 /// Bytes before the body.
@@ -13,9 +14,24 @@ pub(super) const HEAD_BYTES: usize = 8;
 /// One record, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
-    Message { offset: u64, time_ms: u64, subject: &'a str, dedup: &'a str, payload: &'a [u8] },
-    Gone { offset: u64 },
-    Done { offset: u64, consumer: &'a str },
+    Message {
+        offset: u64,
+        time_ms: u64,
+        subject: &'a str,
+        dedup: &'a str,
+        payload: &'a [u8],
+    },
+    Gone {
+        offset: u64,
+    },
+    Done {
+        offset: u64,
+        consumer: &'a str,
+    },
+    /// Begins each write. Damage before one that stands where it says is damage, and no write cut short.
+    Flushed {
+        at: u64,
+    },
 }
 
 impl<'a> Record<'a> {
@@ -44,6 +60,10 @@ impl<'a> Record<'a> {
                 out.extend_from_slice(&offset.to_le_bytes());
                 out.extend_from_slice(consumer.as_bytes());
             }
+            Record::Flushed { at } => {
+                out.push(4);
+                out.extend_from_slice(&at.to_le_bytes());
+            }
         }
         let (head, body) = out[start..].split_at_mut(HEAD_BYTES);
         head[..4].copy_from_slice(&u32::try_from(body.len()).expect("payloads are far below 4 GiB").to_le_bytes());
@@ -55,10 +75,9 @@ impl<'a> Record<'a> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
         let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
         let body = rest.get(..length)?;
-        if crc32(body) != u32::from_le_bytes(head[4..].try_into().ok()?) {
-            return None;
-        }
-        Some((Self::body(body)?, HEAD_BYTES + length))
+        let record = Self::body(body)?; // first, because it is quick to see that something is no record
+        let whole = crc32(body) == u32::from_le_bytes(head[4..].try_into().ok()?);
+        whole.then_some((record, HEAD_BYTES + length))
     }
 
     fn body(body: &'a [u8]) -> Option<Self> {
@@ -80,6 +99,7 @@ impl<'a> Record<'a> {
             }
             2 => Some(Record::Gone { offset }),
             3 => Some(Record::Done { offset, consumer: std::str::from_utf8(rest).ok()? }),
+            4 => Some(Record::Flushed { at: offset }),
             _ => None,
         }
     }
@@ -114,10 +134,11 @@ const CRC_TABLE: [u32; 256] = {
 mod tests {
     use super::*;
 
-    const RECORDS: [Record<'static>; 3] = [
+    const RECORDS: [Record<'static>; 4] = [
         Record::Message { offset: 7, time_ms: 9, subject: "a.b", dedup: "", payload: b"hello" },
         Record::Gone { offset: 7 },
         Record::Done { offset: 1 << 40, consumer: "billing__x" },
+        Record::Flushed { at: 77 },
     ];
 
     #[test]

@@ -61,9 +61,14 @@ impl Stored {
         logs.iter().find(covers).map(|log| log.stream.clone()).ok_or_else(|| BusError::NoLog(subject.to_string()))
     }
 
-    /// Drops what is too old, also from logs that nobody touches.
+    /// Drops what is too old, also from logs that nobody touches, and then the files that nothing needs.
     pub(super) fn sweep(&self) {
-        self.logs.read().iter().for_each(|log| drop(log.stream.state()));
+        for log in &*self.logs.read() {
+            drop(log.stream.state());
+            if let Some(journal) = &log.stream.journal {
+                journal.tidy();
+            }
+        }
     }
 
     /// Lets what was begun reach the disk, and gives the data directory back.
@@ -164,8 +169,9 @@ impl Log for StoredLog {
     async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<StoredMessage>, BusError> {
         self.0.live.is_open()?;
         let found = self.0.named(log)?.state().kept.read(subject, from, most);
-        let messages = load(found).await?;
-        Ok(messages.into_iter().map(|(offset, payload)| StoredMessage { offset, payload }).collect())
+        let messages = load(found).await?.into_iter();
+        let readable = messages.map(|(offset, payload)| Ok(StoredMessage { offset, payload: payload? }));
+        readable.collect::<std::io::Result<_>>().map_err(|error| unreadable(&error))
     }
 
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
@@ -182,19 +188,21 @@ impl Log for StoredLog {
 }
 
 /// Gets the payloads; those on disk from a thread that may block.
-async fn load<T: Send + 'static>(found: Vec<(T, Body)>) -> Result<Vec<(T, Bytes)>, BusError> {
+async fn load<T: Send + 'static>(found: Vec<(T, Body)>) -> Result<Vec<(T, std::io::Result<Bytes>)>, BusError> {
     let read = |(what, body): (T, Body)| match body {
-        Body::Here(payload) => Ok((what, payload)),
-        Body::OnDisk(place) => Ok((what, place.read()?)),
+        Body::Here(payload) => (what, Ok(payload)),
+        Body::OnDisk(place) => (what, place.read()),
     };
-    let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("cannot read the log: {error}"));
-    let loaded: std::io::Result<Vec<_>> = if found.iter().any(|(_, body)| matches!(body, Body::OnDisk(_))) {
+    if found.iter().any(|(_, body)| matches!(body, Body::OnDisk(_))) {
         let all = tokio::task::spawn_blocking(move || found.into_iter().map(read).collect());
-        all.await.map_err(|error| refused(&error))?
+        all.await.map_err(|error| unreadable(&error))
     } else {
-        found.into_iter().map(read).collect()
-    };
-    loaded.map_err(|error| refused(&error))
+        Ok(found.into_iter().map(read).collect())
+    }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> BusError {
+    BusError::Refused(format!("cannot read the log: {error}"))
 }
 
 /// [`Consumer`] in this process.
@@ -217,7 +225,11 @@ impl Consumer for Taker {
             self.stream.live.is_open()?;
             let (taken, due) = self.stream.state().take(&self.name, most);
             if !taken.is_empty() {
-                return self.work(taken).await;
+                let work = self.work(taken).await?;
+                if work.is_empty() {
+                    continue;
+                }
+                return Ok(work);
             }
             let sleep = tokio::time::sleep_until(due.map_or(until, |due| due.min(until)));
             tokio::select! {
@@ -240,12 +252,16 @@ impl Drop for WakesNext {
 }
 
 impl Taker {
+    /// Work in the taker's hands. What cannot be read holds up nothing else; it comes again after `ack_wait`.
     async fn work(&self, taken: Vec<Taken>) -> Result<Vec<Work>, BusError> {
         let taken =
             taken.into_iter().map(|(offset, attempt, subject, body)| ((offset, attempt, subject), body)).collect();
-        let work = load(taken).await?.into_iter().map(|((offset, attempt, subject), payload)| {
+        let work = load(taken).await?.into_iter().filter_map(|((offset, attempt, subject), payload)| {
+            let log = &self.stream.name;
+            let said = |error| tracing::error!(log, offset, attempt, %error, "stored work cannot be read");
+            let payload = payload.map_err(said).ok()?;
             let settle = Hold { stream: self.stream.clone(), consumer: self.name.clone(), offset, attempt };
-            Work::new(subject, payload, attempt, Arc::new(settle))
+            Some(Work::new(subject, payload, attempt, Arc::new(settle)))
         });
         Ok(work.collect())
     }

@@ -117,6 +117,7 @@ impl Found {
                 self.messages.remove(&offset);
             }
             Record::Done { offset, consumer } => drop(self.done.entry(consumer.into()).or_default().insert(offset)),
+            Record::Flushed { .. } => {} // says nothing of messages
         }
     }
 

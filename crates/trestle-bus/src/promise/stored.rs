@@ -1,6 +1,6 @@
 //! What [`Log`](crate::Log) promises of stored messages.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, future::Future as _, task::Poll, time::Duration};
 
 use super::{append, ensure, listen, log_spec, message, payload, soon, subject, text};
 use crate::{BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored};
@@ -73,6 +73,32 @@ pub async fn offsets_are_unique_and_grow_for_each_publisher(fabric: Fabric) {
     let stored = read(&fabric, "log.all", 1, 1_000).await;
     assert_eq!(stored.iter().map(|stored| stored.offset).collect::<BTreeSet<_>>(), all);
     assert_eq!((all.len(), texts(&stored).into_iter().collect::<BTreeSet<_>>().len()), (200, 200));
+}
+
+/// Once polled is called: of two appends under way the one polled first is stored first, however busy its task is.
+pub async fn an_append_that_was_polled_first_is_stored_first(fabric: Fabric) {
+    ensure(&fabric, &log_spec("LOG", &["log.*"])).await;
+    let at = subject("log.a");
+    let mut first = std::pin::pin!(fabric.log.append(&at, None, payload(1)));
+    let early = std::future::poll_fn(|context| {
+        // A task that has done much in one turn is told to wait by whatever it asks next.
+        while tokio::task::coop::has_budget_remaining() {
+            let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(context);
+        }
+        match first.as_mut().poll(context) {
+            Poll::Ready(appended) => Poll::Ready(Some(appended)),
+            Poll::Pending => Poll::Ready(None),
+        }
+    })
+    .await;
+    tokio::task::yield_now().await;
+    let second = append(&fabric, "log.a", 2).await;
+    let first = match early {
+        Some(appended) => appended,
+        None => soon(first).await,
+    };
+    let first = first.expect("appends").offset;
+    assert!(first < second, "the first has offset {first}, the second {second}");
 }
 
 /// One dedup id, tried again and from many sides at once, is one message, and everybody is told its offset.

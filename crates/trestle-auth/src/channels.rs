@@ -141,6 +141,12 @@ impl Channels {
         Ok(namespace)
     }
 
+    /// The policy of the namespace called `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
     /// Every namespace with its policy.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Namespace)> {
         self.namespaces.iter().map(|(name, namespace)| (name.as_str(), namespace))
@@ -183,6 +189,13 @@ mod tests {
         assert_eq!(reason(channels.may_subscribe(&anonymous, &channel("staff:1"))), Some(Reason::ChannelSubscribe));
         assert_eq!(reason(channels.may_publish(&ann, &channel("staff:1"))), Some(Reason::ChannelPublish));
         assert_eq!(reason(channels.may_publish(&ann, &channel("nowhere:1"))), Some(Reason::UnknownNamespace));
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_its_name() {
+        let channels = channels();
+        assert_eq!(channels.get("staff").map(|namespace| namespace.subscribe), Some(Who::Users));
+        assert_eq!(channels.get("nowhere"), None);
     }
 
     #[test]

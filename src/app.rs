@@ -1,9 +1,9 @@
 //! Build, run, drain: one node from its configuration to its exit.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::{Context as _, bail};
-use axum::{Router, serve::Listener as _};
+use anyhow::{Context as _, anyhow, bail};
+use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use trestle_auth::{Channels, Gate};
@@ -14,7 +14,7 @@ use trestle_bus::{
     logs,
 };
 use trestle_bus_nats::Nats;
-use trestle_edge::Edge;
+use trestle_edge::{Accept, Edge};
 use trestle_hub::Hub;
 use trestle_schema::{SchemaSource, Schemas};
 use trestle_telemetry::{Telemetry, metrics::Metrics};
@@ -25,6 +25,8 @@ use crate::{
     console::{self, Status},
     demo,
     drain::Signals,
+    output,
+    server::Server,
 };
 
 /// A node that serves.
@@ -45,25 +47,28 @@ pub(crate) struct Node {
     /// Stops the bridge: its streams are drained first.
     pub(crate) bridge_stop: CancellationToken,
     pub(crate) demo_stop: CancellationToken,
-    pub(crate) http: JoinHandle<std::io::Result<()>>,
-    pub(crate) bridge: Option<JoinHandle<anyhow::Result<()>>>,
+    pub(crate) http: Server,
+    pub(crate) bridge: Server,
     pub(crate) demo: Option<JoinHandle<()>>,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, or until a server of the node dies; then drains. A second signal ends it at once.
 pub(crate) async fn serve(config: Config, json_logs: bool) -> anyhow::Result<()> {
-    let with_demo = config.schemas.is_none();
     let drain_timeout = config.drain_timeout;
-    let bus = config.bus.clone();
     let mut signals = Signals::listen()?;
-    let node = Node::start(config).await?;
-    if json_logs {
-        console::print_ready_json(&node, &bus);
-    } else {
-        console::print_welcome(&node, &bus, with_demo);
-    }
-    signals.until_told(&node).await;
-    node.drain(drain_timeout).await
+    let ready = console::Ready::new(&config);
+    let mut node = tokio::select! {
+        node = Node::start(config) => node?,
+        () = signals.stop() => bail!("told to stop before it was ready"),
+    };
+    // Whoever started it may not read what it says; it serves all the same.
+    let _reader = output::print(if json_logs { ready.json(&node) } else { ready.welcome(&node) })?;
+    let told = signals.until_told(&mut node).await;
+    let drained = tokio::select! {
+        drained = node.drain(drain_timeout) => drained,
+        () = signals.stop() => Err(anyhow!("told to stop again while draining: what was in flight is cut")),
+    };
+    told.and(drained)
 }
 
 impl Node {
@@ -113,8 +118,11 @@ impl Node {
             edge = Some(opened);
         }
 
+        if config.roles.contains(&Role::Connector) {
+            tracing::warn!("role connector: no connector is part of this version, so it has nothing to do");
+        }
         let bridge_stop = CancellationToken::new();
-        let (mut bridge, mut grpc) = (None, None);
+        let (mut bridge, mut grpc) = (Server::none("gRPC"), None);
         if config.roles.contains(&Role::Bridge) {
             let built = Bridge::new(trestle_bridge::Parts {
                 node: id.clone(),
@@ -128,21 +136,17 @@ impl Node {
             });
             let listener = TcpListener::bind(config.grpc).await.with_context(|| format!("grpc: {}", config.grpc))?;
             grpc = Some(listener.local_addr()?);
-            router = router.merge(built.router());
+            router = router.merge(config.http_api.guard(built.router()));
             let stop = bridge_stop.clone();
-            bridge = Some(tokio::spawn(async move { Ok(built.serve(listener, stop.cancelled_owned()).await?) }));
+            bridge = Server::start("gRPC", async move { Ok(built.serve(listener, stop.cancelled_owned()).await?) });
         }
 
-        router = router.merge(console::router(&status, metrics, config.page));
-        let listener = trestle_edge::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
-        let listen = listener.local_addr()?;
+        router = router.merge(console::router(&status, metrics, config.page && edge.is_some()));
+        let accept = Accept::bind(config.listen, &config.edge).with_context(|| format!("listen: {}", config.listen))?;
+        let listen = accept.local_addr();
         let intake = CancellationToken::new();
         let stop = intake.clone();
-        let http = tokio::spawn(async move {
-            axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await
-        });
+        let http = Server::start("HTTP", async move { Ok(accept.serve(router, stop).await?) });
 
         let demo_stop = CancellationToken::new();
         let demo = match (config.schemas.is_none(), grpc) {
@@ -206,8 +210,7 @@ struct Namespaces(Arc<Channels>);
 
 impl trestle_bridge::Channels for Namespaces {
     fn namespace(&self, name: &str) -> Option<NamespaceView> {
-        let views: BTreeMap<_, _> = self.0.iter().collect();
-        views.get(name).map(|namespace| NamespaceView { history: namespace.history.is_some() })
+        self.0.get(name).map(|namespace| NamespaceView { history: namespace.history.is_some() })
     }
 }
 

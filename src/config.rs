@@ -8,11 +8,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use trestle_auth::{AuthConfig, Channels, ChannelsConfig};
+use trestle_auth::{AuthConfig, Channels, ChannelsConfig, Gate};
+use trestle_bus_nats::NatsConfig;
 use trestle_edge::EdgeConfig;
 use trestle_session::SessionConfig;
 use trestle_telemetry::TelemetryConfig;
 use trestle_wire::NodeId;
+
+use crate::http_api::HttpApi;
 
 pub(crate) use nats::NatsOptions;
 pub(crate) use print::commented;
@@ -39,14 +42,19 @@ pub(crate) struct Config {
     /// Name of this node, unique among the nodes of one bus: lower-case letters, digits and `-`. Not set: made up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<String>,
-    /// What this process does: `edge` (clients), `bridge` (services). On the embedded bus it has to be both.
+    /// What this process does: `edge` (clients), `bridge` (services), `connector` (brokers; none is part of this version,
+    /// so it does nothing yet). On the embedded bus it has to be edge and bridge.
     pub(crate) roles: Vec<Role>,
     /// How long a stopping node lets what is in flight end, clients and services together. Orchestrators give 30 s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub(crate) drain_timeout: Duration,
-    /// Whether the page at `/` is served, on which messages can be tried in a browser.
+    /// Whether an edge serves the page at `/`, on which messages can be tried in a browser.
     pub(crate) page: bool,
+    /// Whom `/v1/push`, `/v1/reload` and `/v1/routes` answer: `loopback` (programs on this machine; others get 403),
+    /// `everyone`, `off`. They ask for no token: whoever may call them can push to every client. Behind a proxy on the
+    /// same machine every peer is loopback; let it pass `/ws` only, or take `off`.
+    pub(crate) http_api: HttpApi,
     /// Clients' sockets.
     pub(crate) edge: EdgeConfig,
     /// Clients' sessions.
@@ -71,6 +79,8 @@ pub(crate) enum Role {
     Edge,
     /// Services on gRPC.
     Bridge,
+    /// Other brokers. No connector is part of this version: the role is taken, with a warning, and does nothing.
+    Connector,
 }
 
 /// Where messages travel between nodes.
@@ -95,6 +105,7 @@ impl Default for Config {
             roles: vec![Role::Edge, Role::Bridge],
             drain_timeout: Duration::from_secs(30),
             page: true,
+            http_api: HttpApi::default(),
             edge: EdgeConfig::default(),
             session: SessionConfig::default(),
             auth: AuthConfig::default(),
@@ -121,8 +132,14 @@ impl Config {
             urls if urls.split(',').all(|url| url.starts_with("nats://") || url.starts_with("tls://")) => {
                 Ok(BusKind::Nats(urls.to_owned()))
             }
-            other => bail!("bus: {other:?} is neither `embedded` nor `nats://host:port`"),
+            _ => bail!("bus: {:?} is neither `embedded` nor `nats://host:port`", self.shown_bus()),
         }
+    }
+
+    /// Where messages travel, without passwords.
+    #[must_use]
+    pub(crate) fn shown_bus(&self) -> String {
+        NatsConfig::new(&self.bus).shown_url()
     }
 
     /// The node's name, made up if none is set.
@@ -131,7 +148,7 @@ impl Config {
         NodeId::parse(&name).context("node")
     }
 
-    /// Everything that is wrong with it, a sentence each.
+    /// Everything that is wrong with it, a sentence each. Reads the files of keys that it names.
     #[must_use]
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -140,11 +157,15 @@ impl Config {
         check(self.node_id().map(drop));
         check(self.roles_fit());
         check(self.prefix_fits());
+        if self.roles.contains(&Role::Edge) {
+            check(Gate::open(&self.auth).map(drop).map_err(Into::into));
+        }
         faults.extend(Channels::new(&self.channels).err().unwrap_or_default());
         faults.extend(self.edge.faults());
         faults.extend(self.session.faults());
         faults.extend(self.bridge.faults().into_iter().map(|fault| format!("bridge.{fault}")));
         faults.extend(self.nats.faults());
+        faults.extend(self.telemetry.faults());
         if self.listen == self.grpc && self.listen.port() != 0 {
             faults.push(format!("listen and grpc are both {}; give them different ports", self.listen));
         }
@@ -202,6 +223,27 @@ mod tests {
         for part in ["bus: \"kafka://x\"", "subject_prefix: \"a..b\"", "bridge.request_timeout_max"] {
             assert!(faults.contains(part), "{part} is not in:\n{faults}");
         }
+    }
+
+    #[test]
+    fn a_password_of_the_bus_is_in_no_fault() {
+        let config = Config { bus: "amqp://u:hunter2@a".into(), ..Config::default() };
+        let faults = config.faults().join("\n");
+        assert!(faults.contains("bus: \"amqp://a\"") && !faults.contains("hunter2"), "{faults}");
+    }
+
+    #[test]
+    fn an_edge_that_nobody_could_enter_is_a_fault_and_so_is_a_level_that_is_none() {
+        let mut config = Config::default();
+        config.auth.anonymous = false;
+        config.telemetry.log_level = "trestle=loud".into();
+        let faults = config.faults().join("\n");
+        for part in ["auth.hs256_secret_file", "telemetry.log_level"] {
+            assert!(faults.contains(part), "{part} is not in:\n{faults}");
+        }
+        // Who has no clients needs no gate.
+        let bridge = Config { roles: vec![Role::Bridge], bus: "nats://a".into(), ..config };
+        assert!(!bridge.faults().join("\n").contains("auth."));
     }
 
     #[test]

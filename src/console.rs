@@ -1,8 +1,11 @@
 //! What a person or a machine sees of a node: health, metrics, the page, the first lines on the terminal.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -16,7 +19,11 @@ use tokio::sync::watch;
 use trestle_bus::BusState;
 use trestle_telemetry::metrics::Metrics;
 
-use crate::app::{Node, is_connected};
+use crate::{
+    app::{Node, is_connected},
+    config::Config,
+    http_api::HttpApi,
+};
 
 /// Whether the node can serve.
 pub(crate) struct Status {
@@ -86,36 +93,103 @@ fn pages() -> Router {
         .route("/page/log.js", file(SCRIPT, include_str!("page/log.js")))
 }
 
-/// One line for machines: where the node really listens.
-pub(crate) fn print_ready_json(node: &Node, bus: &str) {
-    let ready = serde_json::json!({
-        "event": "ready",
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": node.id.as_str(),
-        "listen": node.listen.to_string(),
-        "grpc": node.grpc.map(|address| address.to_string()),
-        "bus": bus,
-    });
-    println!("{ready}");
+/// What a node says first. Whether something may be said is the configuration's; where it listens, the node's.
+pub(crate) struct Ready {
+    bus: String,
+    page: bool,
+    demo: bool,
+    push: bool,
 }
 
-/// The first lines for people: addresses, and what to try.
-pub(crate) fn print_welcome(node: &Node, bus: &str, demo: bool) {
-    let listen = node.listen;
-    println!("trestle {} is ready: node {}, bus {bus}", env!("CARGO_PKG_VERSION"), node.id);
-    println!("  clients   ws://{listen}/ws");
-    if let Some(grpc) = node.grpc {
-        println!("  services  http://{grpc} (gRPC, trestle.v1.Bridge)");
+impl Ready {
+    /// What there is to say of a node with `config`.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            bus: config.shown_bus(),
+            page: config.page,
+            demo: config.schemas.is_none(),
+            push: config.http_api != HttpApi::Off,
+        }
     }
-    println!("  page      http://{listen}/");
-    if !demo {
-        return;
+
+    /// One line for machines: where the node really listens.
+    pub(crate) fn json(&self, node: &Node) -> String {
+        let ready = serde_json::json!({
+            "event": "ready",
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": node.id.as_str(),
+            "listen": node.listen.to_string(),
+            "grpc": node.grpc.map(|address| address.to_string()),
+            "bus": self.bus,
+        });
+        ready.to_string()
     }
-    println!("\nThe demo's schemas and services are in use (--schemas DIR for your own). Try, in another terminal:");
-    println!("  trestle sub room:42 --url ws://{listen}/ws");
-    println!("  trestle request GET_QUOTE '{{\"sku\":\"a1\",\"quantity\":3}}' --url ws://{listen}/ws");
-    println!(
-        "  curl --json '{{\"target\":{{\"channel\":\"room:42\"}},\"message\":{{\"messageType\":\"chat.v1.Comment\",\
-         \"payload\":{{\"text\":\"hi\"}}}}}}' http://{listen}/v1/push"
-    );
+
+    /// The first lines for people: addresses, and what to try.
+    pub(crate) fn welcome(&self, node: &Node) -> String {
+        let head = format!("trestle {} is ready: node {}, bus {}", env!("CARGO_PKG_VERSION"), node.id, self.bus);
+        let lines = self.lines(node.listen, node.edge.is_some(), node.grpc);
+        std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    }
+
+    fn lines(&self, listen: SocketAddr, edge: bool, grpc: Option<SocketAddr>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut say = |said: bool, line: String| lines.extend(said.then_some(line));
+        say(edge, format!("  clients   ws://{listen}/ws"));
+        if let Some(grpc) = grpc {
+            say(true, format!("  services  http://{grpc} (gRPC, trestle.v1.Bridge)"));
+        }
+        say(self.page && edge, format!("  page      http://{listen}/"));
+        say(true, format!("  metrics   http://{listen}/metrics"));
+        let (demo, push) = (self.demo && grpc.is_some(), self.push);
+        let own = "The demo's schemas and services are in use (--schemas DIR for your own). Try, in another terminal:";
+        say(demo && (edge || push), format!("\n{own}"));
+        say(demo && edge, format!("  trestle sub room:42 --url ws://{listen}/ws"));
+        let quote = r#"trestle request GET_QUOTE '{"sku":"a1","quantity":3}'"#;
+        say(demo && edge, format!("  {quote} --url ws://{listen}/ws"));
+        let body =
+            r#"{"target":{"channel":"room:42"},"message":{"messageType":"chat.v1.Comment","payload":{"text":"hi"}}}"#;
+        say(demo && push, format!("  curl --json '{body}' http://{listen}/v1/push"));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(ready: &Ready, edge: bool, grpc: bool) -> String {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        ready.lines(address, edge, grpc.then_some(address)).join("\n")
+    }
+
+    #[test]
+    fn the_welcome_names_only_what_is_served() {
+        let all = Ready::new(&Config::default());
+        let text = said(&all, true, true);
+        for part in ["clients ", "services ", "page ", "trestle sub", "trestle request", "curl"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let bridge = said(&all, false, true);
+        for part in ["clients ", "page ", "ws://"] {
+            assert!(!bridge.contains(part), "{part} is in\n{bridge}");
+        }
+        assert!(bridge.contains("services "), "{bridge}");
+        let edge = said(&all, true, false);
+        for part in ["services ", "demo", "curl"] {
+            assert!(!edge.contains(part), "{part} is in\n{edge}");
+        }
+        let bare = Config { page: false, http_api: HttpApi::Off, ..Config::default() };
+        let bare = said(&Ready::new(&bare), true, true);
+        for part in ["page ", "curl"] {
+            assert!(!bare.contains(part), "{part} is in\n{bare}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let config = Config { bus: "nats://u:hunter2@a:4222,nats://u:hunter2@b:4222".into(), ..Config::default() };
+        assert_eq!(Ready::new(&config).bus, "nats://a:4222,nats://b:4222");
+        assert_eq!(Ready::new(&Config::default()).bus, "embedded");
+    }
 }

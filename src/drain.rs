@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use trestle_schema::Schemas;
 
 use crate::app::Node;
 
 /// Part of the drain's time that services get after the clients: their acks are all that is left then.
 const SERVICES_SHARE: u32 = 3;
-/// How long the last spans may take to leave.
+/// How long HTTP, the bus and the exporters each may take to close at the end, also past the deadline.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The signals that the node obeys.
@@ -32,19 +33,40 @@ impl Signals {
     }
 
     /// Returns on SIGTERM or SIGINT; reloads the schemas on SIGHUP.
-    pub(crate) async fn until_told(&mut self, node: &Node) {
+    ///
+    /// # Errors
+    /// A server of the node has died; to be said at the end, after the drain.
+    pub(crate) async fn until_told(&mut self, node: &mut Node) -> anyhow::Result<()> {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return tracing::info!("SIGTERM: draining"),
-                _ = self.interrupt.recv() => return tracing::info!("SIGINT: draining"),
-                _ = self.hangup.recv() => reload(node).await,
-            }
+            let died = tokio::select! {
+                () = either(&mut self.terminate, &mut self.interrupt) => return Ok(()),
+                _ = self.hangup.recv() => {
+                    reload(&node.schemas).await;
+                    continue;
+                }
+                died = node.http.died() => died,
+                died = node.bridge.died() => died,
+            };
+            tracing::error!(error = format!("{died:#}"), "the node cannot go on: draining");
+            return Err(died);
         }
+    }
+
+    /// Returns on SIGTERM or SIGINT.
+    pub(crate) async fn stop(&mut self) {
+        either(&mut self.terminate, &mut self.interrupt).await;
     }
 }
 
-async fn reload(node: &Node) {
-    let schemas = node.schemas.clone();
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+}
+
+async fn reload(schemas: &Schemas) {
+    let schemas = schemas.clone();
     // Compiling takes CPU, not waiting; it must not hold up the node's tasks.
     match tokio::task::spawn_blocking(move || schemas.reload()).await {
         Ok(Ok(catalogue)) => tracing::info!(types = catalogue.types().count(), "SIGHUP: schemas reloaded"),
@@ -57,34 +79,31 @@ async fn reload(node: &Node) {
 
 impl Node {
     /// Stops in order, within `deadline`.
+    ///
+    /// # Errors
+    /// The first fault of a server; the rest is stopped all the same.
     pub(crate) async fn drain(self, deadline: Duration) -> anyhow::Result<()> {
         let started = tokio::time::Instant::now();
         let left = || deadline.saturating_sub(started.elapsed());
-        // 1. Intake: load balancers see red, no new connection is taken.
+        tracing::info!(?deadline, "draining");
+        // 1. Intake: load balancers see red on HTTP, which still answers; the edge upgrades no more.
         self.status.drain();
-        self.intake.cancel();
         // 2. In flight: clients first, since services answer them.
         if let Some(edge) = &self.edge {
             edge.drain(deadline - deadline / SERVICES_SHARE).await;
         }
         self.demo_stop.cancel();
         self.bridge_stop.cancel();
-        if let Some(bridge) = self.bridge {
-            match tokio::time::timeout(left(), bridge).await {
-                Ok(served) => served.context("the bridge died")??,
-                Err(_) => tracing::warn!("services are cut off at the deadline; what they have not acked comes again"),
-            }
-        }
+        let bridge = self.bridge.ended(left()).await;
         if let Some(demo) = self.demo {
             let _ended = tokio::time::timeout(left(), demo).await;
         }
-        // 3. Resources.
-        if tokio::time::timeout(left(), self.http).await.is_err() {
-            tracing::warn!("HTTP requests are cut off at the deadline");
-        }
+        // 3. Resources. HTTP goes last, so that the drain could be watched.
+        self.intake.cancel();
+        let http = self.http.ended(left().max(FLUSH_TIMEOUT)).await;
         let _closed = tokio::time::timeout(left().max(FLUSH_TIMEOUT), self.fabric.bus.close()).await;
         tracing::info!(took = ?started.elapsed(), "stopped");
         self.telemetry.shutdown().await;
-        Ok(())
+        bridge.and(http)
     }
 }

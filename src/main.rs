@@ -6,17 +6,19 @@ mod config;
 mod console;
 mod demo;
 mod drain;
+mod http_api;
+mod output;
+mod server;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // Where the reader of our output has gone (`trestle routes | head`), there is nothing left to say.
     match cli::run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("trestle: {error:#}");
+            output::remark(format!("trestle: {error:#}"));
             ExitCode::FAILURE
         }
     }

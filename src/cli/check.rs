@@ -6,7 +6,7 @@ use clap::Args;
 use trestle_schema::{Catalogue, route};
 use trestle_wire::{Subjects, v1};
 
-use super::Sources;
+use super::{Sources, page};
 use crate::app::schema_source;
 
 /// Flags of `trestle check`.
@@ -37,17 +37,15 @@ impl Check {
             Ok(Ok(catalogue)) if faults.is_empty() => {
                 let types = catalogue.types().count();
                 let routed = catalogue.types().filter(|kind| kind.route().is_some()).count();
-                println!("ok: {types} message types, {routed} with a route");
+                page(&format!("ok: {types} message types, {routed} with a route"))?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(Ok(_)) => {}
             Ok(Err(wrong)) => faults.extend(wrong.iter().map(ToString::to_string)),
             Err(error) => faults.push(format!("{error:#}")),
         }
-        for fault in &faults {
-            println!("{fault}");
-        }
-        println!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" });
+        let count = format!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" });
+        page(&format!("{}\n{count}", faults.join("\n")))?;
         Ok(ExitCode::FAILURE)
     }
 }
@@ -69,11 +67,11 @@ impl Routes {
         let all: Vec<_> = std::iter::once(head).chain(rows).collect();
         let width = |column: usize| all.iter().map(|row| row[column].len()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..7).map(width).collect();
-        for row in &all {
+        let line = |row: &[String; 7]| {
             let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            println!("{}", cells.join("  ").trim_end());
-        }
-        Ok(())
+            cells.join("  ").trim_end().to_owned()
+        };
+        page(&all.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
 

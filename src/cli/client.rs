@@ -7,6 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use trestle_client::{JsonClient, JsonFrame, Options};
 
+use super::page;
+use crate::output::{self, Reader};
+
 /// How much longer than the gateway the command waits for a reply: the gateway's own refusal says more than a timeout here.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,17 +75,19 @@ impl Sub {
         for channel in &self.channels {
             let answer = client.ask(json!({"subscribe": {"channel": channel}})).await?;
             if answer.error().is_some() {
-                return Ok(print(&answer));
+                return answered(&answer);
             }
-            eprintln!("{answer}");
+            output::remark(&answer);
         }
         let mut left = self.count.unwrap_or(usize::MAX);
         while left > 0 {
             let Some(frame) = frames.next().await else {
-                eprintln!("{}", client.closed().await);
+                output::remark(client.closed().await);
                 return Ok(ExitCode::FAILURE);
             };
-            println!("{frame}");
+            if output::print(&frame)? == Reader::Gone {
+                break;
+            }
             left -= 1;
         }
         client.close().await;
@@ -116,7 +121,7 @@ impl Send {
         let client = self.gateway.connect().await?;
         let answer = client.ask_for(frame, self.timeout).await?;
         client.close().await;
-        Ok(print(&answer))
+        answered(&answer)
     }
 }
 
@@ -140,12 +145,12 @@ impl Request {
         let client = self.gateway.connect().await?;
         let answer = client.ask_for(frame, self.timeout + PATIENCE).await?;
         client.close().await;
-        Ok(print(&answer))
+        answered(&answer)
     }
 }
 
 /// Prints an answer; the exit code says whether it is an error.
-fn print(answer: &JsonFrame) -> ExitCode {
-    println!("{answer}");
-    if answer.error().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+fn answered(answer: &JsonFrame) -> anyhow::Result<ExitCode> {
+    page(&answer.to_string())?;
+    Ok(if answer.error().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

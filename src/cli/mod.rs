@@ -9,7 +9,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    output,
+};
 
 /// Realtime gateway between WebSocket clients and gRPC services.
 #[derive(Parser)]
@@ -75,14 +78,20 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.run()?,
         Command::Check(check) => return check.run(),
         Command::Routes(routes) => routes.run()?,
-        Command::Config(ConfigCommand::Print) => print!("{}", config::commented()),
-        Command::Errors => print!("{}", trestle_wire::refusal::markdown()),
+        Command::Config(ConfigCommand::Print) => page(&config::commented())?,
+        Command::Errors => page(&trestle_wire::refusal::markdown())?,
         Command::Sub(sub) => return runtime()?.block_on(sub.run()),
         Command::Send(send) => return runtime()?.block_on(send.run()),
         Command::Request(request) => return runtime()?.block_on(request.run()),
         Command::Push(push) => return runtime()?.block_on(push.run()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a whole page; a reader that has seen enough is no fault.
+fn page(text: &str) -> anyhow::Result<()> {
+    let _reader = output::print(text.trim_end())?;
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

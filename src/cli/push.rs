@@ -9,6 +9,8 @@ use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::page;
+
 /// Flags of `trestle push`.
 #[derive(Args)]
 pub(crate) struct Push {
@@ -36,7 +38,7 @@ impl Push {
         let message = serde_json::json!({"messageType": self.message_type, "payload": payload});
         let body = serde_json::json!({"target": target, "message": message}).to_string();
         let (status, answer) = post(&self.url, "/v1/push", body).await?;
-        println!("{answer}");
+        page(&answer)?;
         Ok(if status < 300 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

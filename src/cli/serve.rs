@@ -25,7 +25,7 @@ pub(crate) struct Serve {
     /// Where the embedded bus keeps its logs [default: in memory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What this process does [default: edge,bridge]
+    /// What this process does: edge, bridge, connector (nothing yet) [default: edge,bridge]
     #[arg(long, value_enum, value_delimiter = ',')]
     role: Vec<Role>,
     /// Name of this node [default: made up]
@@ -54,6 +54,10 @@ impl Serve {
         config.telemetry.log_format = self.log_format.unwrap_or(config.telemetry.log_format);
         config.telemetry.log_level = self.log_level.unwrap_or(config.telemetry.log_level);
         let json = config.telemetry.log_format == LogFormat::Json;
-        runtime()?.block_on(app::serve(config, json))
+        let runtime = runtime()?;
+        let ended = runtime.block_on(app::serve(config, json));
+        // At the end nothing is left to be waited for; a second signal is not held up by work of another thread.
+        runtime.shutdown_background();
+        ended
     }
 }

@@ -14,6 +14,11 @@ pub struct EdgeConfig {
     /// Sockets that one node holds. Beyond them an upgrade is answered with 429: 200,000 reconnects are what the other
     /// nodes must bear when this one dies.
     pub connections_max: usize,
+    /// How long a client may take for the header of a request, the upgrade's too, from the connection or from the last
+    /// answer: who sends nothing, or half a header, is closed. Whatever stays plain HTTP is closed after a minute.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub handshake_timeout: Duration,
     /// Largest WebSocket message taken from a client, in bytes; a larger one closes the connection with 1009.
     pub frame_bytes_max: usize,
     /// Bytes of the read buffer of each socket. 4 KiB x 100,000 sockets are 400 MiB; larger messages still fit, in more
@@ -38,6 +43,7 @@ impl Default for EdgeConfig {
         Self {
             origins: Vec::new(),
             connections_max: 200_000,
+            handshake_timeout: Duration::from_secs(5),
             frame_bytes_max: 64 * 1024,
             read_buffer_bytes: 4 * 1024,
             write_timeout: Duration::from_secs(10),
@@ -62,6 +68,7 @@ impl EdgeConfig {
             faults.push(format!("edge.read_buffer_bytes ({}) must be from 512 to 1048576", self.read_buffer_bytes));
         }
         for (key, value) in [
+            ("handshake_timeout", self.handshake_timeout),
             ("write_timeout", self.write_timeout),
             ("close_timeout", self.close_timeout),
             ("handled_timeout", self.handled_timeout),

@@ -96,7 +96,7 @@ impl Edge {
         }))
     }
 
-    /// The routes of the edge: `/ws`. To be served by [`bind`](crate::bind), with connect info.
+    /// The routes of the edge: `/ws`. To be served by [`Accept`](crate::Accept).
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new().route("/ws", any(upgrade::upgrade)).with_state(Arc::clone(self))
     }

@@ -1,7 +1,7 @@
 //! Upgrade: an HTTP request in, a WebSocket and its encoding out.
 //!
-//! What always holds: nothing is upgraded that breaks RFC 6455 section 4.2.1, comes from a page that is not allowed, or
-//! is one too many; every refusal is an HTTP answer that says why.
+//! What always holds: nothing is upgraded that breaks RFC 6455 section 4.2.1, comes from a page that is not allowed, is
+//! one too many, or comes when the node is about to stop; every refusal is an HTTP answer that says why.
 
 #![allow(clippy::result_large_err)] // a refusal is an HTTP answer, made once and sent at once
 
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trestle_codec::Encoding;
 use trestle_wire::{Reason, Refusal, refusal::http_status};
 
-use crate::{Edge, connection, websocket::WebSocket};
+use crate::{Edge, accept::Place, connection, websocket::WebSocket};
 
 /// What the upgrade request said about the client.
 pub(crate) struct Hello {
@@ -35,6 +35,12 @@ pub(crate) async fn upgrade(
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Response {
+    // Counted before the look at the drain, so that a drain either refuses this one or waits for it.
+    let _counted = edge.tasks.token();
+    if edge.drain.is_cancelled() {
+        edge.metrics.refused(Reason::Draining.row().word);
+        return refuse(&Refusal::new(Reason::Draining, "this node is about to stop; try another"));
+    }
     let (hello, answer) = match handshake(&edge, &request, address) {
         Ok(agreed) => agreed,
         Err(refused) => return refused,
@@ -44,15 +50,17 @@ pub(crate) async fn upgrade(
         let refusal = Refusal::new(Reason::TooManyConnections, "this node has no place left; try another");
         return refuse(&refusal);
     };
+    let socket_place = request.extensions_mut().remove::<Place>();
     let upgraded = hyper::upgrade::on(&mut request);
     let task = Arc::clone(&edge);
     edge.tasks.spawn(async move {
+        let _socket_place = socket_place; // for as long as the socket is open
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, %address, "the client left during the upgrade"),
         };
-        // axum's server wraps the socket; what comes back is the socket itself and what was read too far.
-        match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+        // What comes back is the very socket that `accept` gave to hyper, and what was read too far.
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
                 let (read, sizes) = (parts.read_buf, &task.config);
                 let socket = WebSocket::new(
@@ -64,7 +72,7 @@ pub(crate) async fn upgrade(
                 );
                 connection::run(task.clone(), socket.await, hello, place).await;
             }
-            Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `bind`"),
+            Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `Accept`"),
         }
     });
     edge.metrics.upgrades.inc();

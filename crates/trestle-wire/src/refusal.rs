@@ -148,6 +148,7 @@ reasons! {
     ChannelPublish "channel_publish" PermissionDenied final None, "The namespace's policy does not let this client publish.";
     MissingScope "missing_scope" PermissionDenied final None, "The type's route asks for scopes that the token does not have.";
     OriginDenied "origin_denied" PermissionDenied final None, "The page's origin is not in `edge.origins`.";
+    ApiNotAllowed "api_not_allowed" PermissionDenied final None, "The HTTP API is not open to this address. Call it from the gateway's machine, or see `http_api`.";
     TokenMissing "token_missing" Unauthenticated final Some(CloseCode::Unauthenticated), "Anonymous clients are not allowed here. Send a token in `connect`, the Authorization header or `access_token`.";
     TokenInvalid "token_invalid" Unauthenticated final Some(CloseCode::Unauthenticated), "The token's signature, form or claims are wrong.";
     TokenExpired "token_expired" Unauthenticated final Some(CloseCode::Unauthenticated), "The token has expired. Get a new one.";

@@ -119,19 +119,21 @@ impl Conversation {
     /// Reads and answers until the service ends the stream, or the node has drained.
     async fn run(&mut self, said: &mut Streaming<v1::ServiceFrame>, answers: &mpsc::Sender<Answer>) {
         let draining = self.shared.draining.clone();
-        let mut told = false;
+        let (mut told, mut all_taken) = (false, false);
         let mut room: Option<Room> = None;
         loop {
-            if told && self.instance.in_hand() == 0 && self.window.is_empty() {
+            if all_taken && self.instance.in_hand() == 0 && self.window.is_empty() {
                 return;
             }
             tokio::select! {
                 () = self.shared.closing.cancelled() => return,
                 () = draining.cancelled(), if !told => {
                     told = true;
-                    let deadline = prost_types::Duration::try_from(self.shared.config.drain_deadline).ok();
+                    let deadline = prost_types::Duration::try_from(*self.shared.drain_deadline.lock()).ok();
                     self.instance.drain(v1::Draining { deadline });
                 }
+                // What was taken off the bus before is for the instances that are still here.
+                () = self.service.intakes_ended(), if told && !all_taken => all_taken = true,
                 reserved = answers.clone().reserve_owned(), if room.is_none() => match reserved {
                     Ok(reserved) => room = Some(reserved),
                     Err(_) => return, // the stream is not read any more

@@ -34,11 +34,15 @@ mod stored;
 mod ticket;
 mod window;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trestle_bus::Fabric;
 use trestle_schema::Schemas;
@@ -99,6 +103,7 @@ impl Bridge {
             fabric,
             tracer,
             channels,
+            drain_deadline: Mutex::new(config.drain_deadline),
             config,
             metrics: Metrics::new(registry),
             services: Services::default(),
@@ -120,6 +125,8 @@ pub(crate) struct Shared {
     pub(crate) tracer: Tracer,
     pub(crate) channels: Arc<dyn Channels>,
     pub(crate) config: Config,
+    /// How long a drain waits for acks: [`Config::drain_deadline`], unless somebody knows better.
+    pub(crate) drain_deadline: Mutex<Duration>,
     pub(crate) metrics: Metrics,
     pub(crate) services: Services,
     pub(crate) tickets: Tickets,

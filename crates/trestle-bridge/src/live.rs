@@ -3,7 +3,7 @@
 //! It always listens, so that the bus never has to drop for it. What finds no room waits here, in order and bounded: a
 //! request until shortly before its deadline, a message as long as it takes.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,10 @@ use crate::{
     service::Service,
 };
 
+/// How long what was taken before the node began to drain may still wait for room. 1 s: many handlers' time, and a
+/// request that is refused then has time left to be tried on another node.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+
 /// Runs until `stop`. `ready` is true while the subscription is in force.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -30,10 +34,10 @@ pub(crate) async fn run(
     let mut intake = Live { waiting: Waiting::new(&shared.config), shared, service, message_type };
     while !stop.is_cancelled() {
         match intake.subscribe().await {
-            Ok(mut subscription) => {
+            Ok(subscription) => {
                 backoff = Backoff::default();
                 ready.send_replace(true);
-                intake.pump(&mut subscription, &stop).await;
+                intake.pump(subscription, &stop).await;
             }
             Err(error) => {
                 let service = &intake.service.name;
@@ -45,6 +49,9 @@ pub(crate) async fn run(
             () = stop.cancelled() => {}
             () = tokio::time::sleep(backoff.next()) => {}
         }
+    }
+    if intake.shared.draining.is_cancelled() {
+        intake.serve_rest().await;
     }
     intake.part().await;
 }
@@ -63,7 +70,7 @@ impl Live {
     }
 
     /// Takes and offers until `stop`, or until the bus is closed.
-    async fn pump(&mut self, subscription: &mut Subscription, stop: &CancellationToken) {
+    async fn pump(&mut self, mut subscription: Subscription, stop: &CancellationToken) {
         let mut freed = self.service.freed();
         loop {
             let patience = self.waiting.patience();
@@ -80,6 +87,26 @@ impl Live {
         // What the bus has handed over already is still ours to answer.
         while let Some(heard) = subscription.try_next() {
             self.hear(heard).await;
+        }
+    }
+
+    /// The node drains: what was taken still goes to an instance, if one has room soon.
+    async fn serve_rest(&mut self) {
+        let until = Instant::now() + DRAIN_WAIT;
+        let mut freed = self.service.freed();
+        loop {
+            freed.borrow_and_update();
+            self.offer_waiting();
+            if self.waiting.is_empty() {
+                return;
+            }
+            let patience = self.waiting.patience();
+            tokio::select! {
+                () = self.shared.closing.cancelled() => return,
+                () = tokio::time::sleep_until(until) => return,
+                _ = freed.changed() => {}
+                () = sleep_until(patience), if patience.is_some() => self.give_up().await,
+            }
         }
     }
 
@@ -170,13 +197,16 @@ async fn sleep_until(at: Option<Instant>) {
 struct Waiting {
     queue: VecDeque<Box<Parcel>>,
     bytes: usize,
+    /// No request of the queue has an earlier deadline; those that had one may have left.
+    soonest: Option<Instant>,
     max: usize,
     bytes_max: usize,
 }
 
 impl Waiting {
     fn new(config: &Config) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, max: config.waiting_max, bytes_max: config.waiting_bytes_max }
+        let (max, bytes_max) = (config.waiting_max, config.waiting_bytes_max);
+        Self { queue: VecDeque::new(), bytes: 0, soonest: None, max, bytes_max }
     }
 
     fn is_empty(&self) -> bool {
@@ -194,6 +224,7 @@ impl Waiting {
             return Err(parcel);
         }
         self.bytes += bytes;
+        self.expect(&parcel);
         self.queue.push_back(parcel);
         Ok(())
     }
@@ -205,17 +236,25 @@ impl Waiting {
     fn pop(&mut self) -> Option<Box<Parcel>> {
         let parcel = self.queue.pop_front()?;
         self.bytes -= size(&parcel);
+        if self.queue.is_empty() {
+            self.soonest = None;
+        }
         Some(parcel)
     }
 
     fn put_back(&mut self, parcel: Box<Parcel>) {
         self.bytes += size(&parcel);
+        self.expect(&parcel);
         self.queue.push_front(parcel);
     }
 
-    /// When the first request is to be answered.
+    fn expect(&mut self, parcel: &Parcel) {
+        self.soonest = self.soonest.into_iter().chain(parcel.deadline).min();
+    }
+
+    /// When to look for requests that are to be answered: with the first of them, or before, if one has left since.
     fn patience(&self) -> Option<Instant> {
-        self.queue.iter().filter_map(|parcel| parcel.deadline).min().map(|at| at - ANSWER_AHEAD)
+        self.soonest.map(|at| at - ANSWER_AHEAD)
     }
 
     /// Takes the requests out that are to be answered by `now`.
@@ -224,6 +263,7 @@ impl Waiting {
         let (late, kept) = std::mem::take(&mut self.queue).into_iter().partition(|parcel| is_late(parcel));
         self.queue = kept;
         self.bytes = self.queue.iter().map(|parcel| size(parcel)).sum();
+        self.soonest = self.queue.iter().filter_map(|parcel| parcel.deadline).min();
         late
     }
 }
@@ -299,5 +339,9 @@ mod tests {
         let late = waiting.take_late(soon - ANSWER_AHEAD);
         assert_eq!(late.iter().map(|parcel| parcel.deadline).collect::<Vec<_>>(), [Some(soon)]);
         assert_eq!((waiting.queue.len(), waiting.bytes, waiting.patience()), (2, 7, Some(later - ANSWER_AHEAD)));
+        // One that has left costs a look, and no more.
+        assert!(waiting.pop().is_some() && waiting.patience() == Some(later - ANSWER_AHEAD));
+        assert!(waiting.take_late(later - ANSWER_AHEAD).is_empty());
+        assert_eq!(waiting.patience(), None);
     }
 }

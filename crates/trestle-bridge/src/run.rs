@@ -1,8 +1,7 @@
 //! Serves gRPC on a listener until it is told to stop; then drains and closes, in order.
 //!
 //! Stopping: health says NOT_SERVING, no hello is taken, intakes stop (what waits for room is answered), services are
-//! told `draining`; what is in flight has [`Config::drain_deadline`](crate::Config::drain_deadline) to be acked; the rest
-//! is given back; the listener closes.
+//! told `draining`; what is in flight has the drain's deadline to be acked; the rest is given back; the listener closes.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -39,8 +38,17 @@ pub enum ServeError {
 }
 
 impl Bridge {
-    /// Serves gRPC on `listener` until `shutdown`, then drains. Returns when everything is closed, at the latest
-    /// `drain_deadline` and a few seconds after `shutdown`.
+    /// The most that [`Bridge::serve`] takes beyond the drain's deadline: the bus takes work back, connections close.
+    pub const AFTER_DRAIN: Duration = FINISH_WAIT.saturating_add(CLOSE_WAIT);
+
+    /// Replaces [`Config::drain_deadline`](crate::Config::drain_deadline), where the node knows that it has less time
+    /// left, or more. Counts from the `shutdown` of [`Bridge::serve`]; to be called before that.
+    pub fn set_drain_deadline(&self, deadline: Duration) {
+        *self.0.drain_deadline.lock() = deadline;
+    }
+
+    /// Serves gRPC on `listener` until `shutdown`, then drains. Returns when everything is closed, at the latest the
+    /// drain's deadline and [`Bridge::AFTER_DRAIN`] after `shutdown`.
     ///
     /// # Errors
     /// [`ServeError`] if the server itself fails.
@@ -112,8 +120,9 @@ impl Shared {
     async fn drain(&self) {
         self.draining.cancel();
         self.tasks.close();
-        if tokio::time::timeout(self.config.drain_deadline, self.tasks.wait()).await.is_err() {
-            tracing::warn!("work was still in flight at the end of drain_deadline; it is given back");
+        let deadline = *self.drain_deadline.lock();
+        if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
+            tracing::warn!(?deadline, "work was still in flight at the end of the drain; it is given back");
         }
         self.closing.cancel();
         if tokio::time::timeout(FINISH_WAIT, self.tasks.wait()).await.is_err() {

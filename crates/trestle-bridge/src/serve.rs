@@ -36,9 +36,10 @@ pub(crate) fn start(shared: &Arc<Shared>, service: &Arc<Service>, message_type: 
     let stop = shared.draining.child_token();
     let (live_ready, live) = watch::channel(false);
     let (stored_ready, stored) = watch::channel(false);
-    shared.tasks.spawn(live::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), live_ready));
+    let intake = live::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), live_ready);
+    shared.tasks.spawn(service.running.track_future(intake));
     let intake = stored::run(shared.clone(), service.clone(), message_type.clone(), stop.clone(), stored_ready);
-    shared.tasks.spawn(intake);
+    shared.tasks.spawn(service.running.track_future(intake));
     Intake::new(stop, vec![live, stored])
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trestle_wire::ServiceName;
 
 use crate::{
@@ -27,6 +27,8 @@ pub(crate) struct Service {
     pub(crate) name: ServiceName,
     state: Mutex<State>,
     freed: watch::Sender<()>,
+    /// The intakes that have not ended.
+    pub(crate) running: TaskTracker,
     /// What is counted of it.
     pub(crate) metrics: ServiceMetrics,
 }
@@ -60,6 +62,7 @@ impl Services {
                 name: name.clone(),
                 state: Mutex::default(),
                 freed: watch::Sender::new(()),
+                running: TaskTracker::new(),
                 metrics: metrics.of(name),
             })
         });
@@ -148,6 +151,13 @@ impl Service {
     /// Changes whenever there may be more room than before.
     pub(crate) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
+    }
+
+    /// Waits until every intake has ended: whatever was taken off the bus is with an instance then, or given back. For
+    /// a node that drains; it starts no more of them.
+    pub(crate) async fn intakes_ended(&self) {
+        self.running.close();
+        self.running.wait().await;
     }
 
     fn next(&self, message_type: &str) -> Option<Arc<Instance>> {

@@ -46,7 +46,8 @@ impl Shared {
         if let Some((subject, handled)) = handled
             && let Err(error) = self.fabric.bus.publish(subject, handled.clone()).await
         {
-            // The work is done; its sender hears so when it repeats the message.
+            // The work is done, but its sender is not told: it waits until its time is over, and a repeated message is
+            // found in the log, which says only that it is DURABLE.
             tracing::warn!(%service, %error, "could not tell that a message was handled");
         }
         Outcome::Ack

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use trestle_bus::{BusError, Consumer, ConsumerSpec, Work, logs};
-use trestle_wire::v1;
+use trestle_wire::{ServiceName, v1};
 
 use crate::{
     Shared,
@@ -21,7 +21,8 @@ use crate::{
 const FETCH_MAX: u32 = 64;
 /// How long one call to the bus waits for a message. Only bounds the call: the loop asks again.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
-/// How often a type that is not stored is looked at again: a reload may have changed its ack level.
+/// How often a type that is not stored is looked at again: a reload may have changed its ack level, here or where it is
+/// sent from.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`. `ready` becomes true once the consumer is there.
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
     ready: watch::Sender<bool>,
 ) {
-    while !is_stored(&shared, &message_type) {
+    while !is_stored(&shared, &message_type) && !has_backlog(&shared, &service, &message_type).await {
         ready.send_replace(true);
         tokio::select! {
             () = stop.cancelled() => return,
@@ -69,13 +70,30 @@ fn is_stored(shared: &Shared, message_type: &str) -> bool {
     matches!(ack, Some(v1::AckLevel::Durable | v1::AckLevel::Handled))
 }
 
+/// Whether the work log still has messages of this type, from a time when it was stored.
+async fn has_backlog(shared: &Shared, service: &Service, message_type: &str) -> bool {
+    let subject = shared.subjects.work(&service.name, message_type);
+    match shared.fabric.log.last(&logs::work(&shared.subjects).name, &subject).await {
+        Ok(last) => last > 0,
+        Err(error) => {
+            tracing::debug!(service = %service.name, message_type, %error, "cannot look into the work log; looking again");
+            false
+        }
+    }
+}
+
+/// Names the consumer of one type: its dots are no part of a consumer's name, and `-` no part of a type's.
+fn consumer_name(service: &ServiceName, message_type: &str) -> String {
+    format!("{service}__{}", message_type.replace('.', "-"))
+}
+
 /// The durable consumer that all nodes share for this type.
 async fn consumer(shared: &Shared, service: &Service, message_type: &str) -> Result<Arc<dyn Consumer>, BusError> {
     let log = logs::work(&shared.subjects);
     shared.fabric.log.ensure(&log).await?;
     let spec = ConsumerSpec {
         log: log.name,
-        name: format!("{}__{}", service.name, message_type.replace('.', "_")),
+        name: consumer_name(&service.name, message_type),
         filter: shared.subjects.work(&service.name, message_type),
         ack_wait: shared.config.ack_wait,
     };
@@ -156,5 +174,17 @@ impl Stored<'_> {
         {
             tracing::debug!(service = %self.service.name, %error, "could not give a message back; it comes again later");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_types_have_different_consumers() {
+        let service = ServiceName::parse("users").expect("valid");
+        assert_eq!(consumer_name(&service, "shop.v1.UserCreated"), "users__shop-v1-UserCreated");
+        assert_ne!(consumer_name(&service, "a.v1.X_Y"), consumer_name(&service, "a.v1.X.Y"));
     }
 }

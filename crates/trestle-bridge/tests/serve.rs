@@ -279,3 +279,18 @@ async fn a_type_that_becomes_stored_by_a_reload_is_taken_from_the_log() {
     house.store("ticks", "ticks.v1.Tick", &shop::user(1)).await;
     assert_eq!(user_of(&ticks.delivery().await), "u1");
 }
+
+#[tokio::test]
+async fn what_was_stored_before_a_type_became_live_is_still_taken_from_the_log() {
+    let house = House::start().await;
+    house.store("stock", STOCK, &shop::stock(1)).await;
+    let mut a = house.attach("stock", 8).await;
+    house.send("stock", STOCK, &shop::stock(2)).await;
+    let mut changes = Vec::new();
+    for delivery in a.deliveries(2).await {
+        let payload = delivery.envelope.expect("an envelope").payload;
+        changes.push(shop::InventoryUpdated::decode(payload).expect("stock").change);
+    }
+    changes.sort_unstable();
+    assert_eq!(changes, [1, 2]);
+}

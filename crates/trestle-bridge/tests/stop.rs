@@ -13,6 +13,7 @@ use trestle_wire::v1::{self, bus_reply::Outcome, gateway_frame::Frame, service_f
 
 const USER: &str = "shop.v1.UserCreated";
 const GET_QUOTE: &str = "shop.v1.GetQuote";
+const STOCK: &str = "shop.v1.InventoryUpdated";
 
 #[tokio::test]
 async fn services_are_told_and_what_is_in_flight_is_waited_for() {
@@ -68,11 +69,80 @@ async fn what_is_not_acked_by_the_deadline_is_given_back_at_once() {
     assert_eq!(left, [("u1".to_owned(), 2)]);
 }
 
+#[tokio::test]
+async fn what_was_sent_before_the_node_stops_reaches_an_instance_that_had_nothing_in_flight() {
+    let mut house = House::start().await;
+    let mut stock = house.attach("stock", 64).await;
+    for n in 0..64 {
+        house.send("stock", STOCK, &shop::stock(n)).await;
+    }
+    house.begin_to_stop();
+    let mut left = 64;
+    while left > 0 {
+        match soon("a frame", stock.frames.message()).await.expect("the stream lives").expect("not its end").frame {
+            Some(Frame::Deliveries(deliveries)) => {
+                left -= deliveries.deliveries.len();
+                stock.ack(deliveries.deliveries.iter().map(|delivery| delivery.delivery_id)).await;
+            }
+            Some(Frame::Draining(_)) => {}
+            other => panic!("not a delivery but {other:?}"),
+        }
+    }
+    stock.end().await.expect("ends well");
+    house.stopped().await;
+}
+
+#[tokio::test]
+async fn live_messages_that_wait_when_the_node_stops_get_the_room_that_is_freed_then() {
+    let mut house = House::start().await;
+    let mut stock = house.attach("stock", 1).await;
+    for n in 0..3 {
+        house.send("stock", STOCK, &shop::stock(n)).await;
+    }
+    let mut delivery = stock.delivery().await;
+    house.begin_to_stop();
+    assert!(matches!(stock.frame().await, Frame::Draining(_)));
+    for n in 0..3 {
+        let payload = delivery.envelope.expect("an envelope").payload;
+        assert_eq!(shop::InventoryUpdated::decode(payload).expect("stock").change, n);
+        stock.ack([delivery.delivery_id]).await;
+        if n == 2 {
+            break;
+        }
+        delivery = stock.delivery().await;
+    }
+    stock.end().await.expect("ends well");
+    house.stopped().await;
+}
+
+#[tokio::test]
+async fn a_node_that_has_less_time_left_says_so_and_keeps_to_it() {
+    let mut house = House::start().await;
+    house.bridge.set_drain_deadline(Duration::from_millis(200));
+    let mut users = house.attach("users", 8).await;
+    house.store("users", USER, &shop::user(1)).await;
+    users.delivery().await;
+    let begun = Instant::now();
+    house.begin_to_stop();
+    match users.frame().await {
+        Frame::Draining(draining) => {
+            assert_eq!(draining.deadline, Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }));
+        }
+        other => panic!("not draining but {other:?}"),
+    }
+    house.stopped().await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(200) + trestle_bridge::Bridge::AFTER_DRAIN,
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 /// What another node gets: user ids and attempts.
 async fn left_in_log(fabric: &trestle_bus::Fabric, subjects: &trestle_wire::Subjects) -> Vec<(String, u32)> {
     let spec = ConsumerSpec {
         log: logs::work(subjects).name,
-        name: "users__shop_v1_UserCreated".into(),
+        name: "users__shop-v1-UserCreated".into(),
         filter: subjects.work(&trestle_wire::ServiceName::parse("users").expect("valid"), USER),
         ack_wait: Duration::from_secs(30),
     };

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use trestle_testkit::Gateway;
 
-use crate::support::{Ws, comment, file, gateway};
+use crate::support::{Ws, comment, file, gateway, http, push};
 
 fn trestle(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trestle")).args(args).output().expect("the binary runs")
@@ -86,6 +86,53 @@ fn check_says_everything_that_is_wrong_at_once() {
     for part in ["a.proto:3", "strin", "Not A Name", "one", "carrier-pigeon", "session.pong_timeout"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+}
+
+#[test]
+fn check_refuses_what_serve_refuses() {
+    for (faulty, named) in [
+        ("[auth]\nhs256_secret_file = \"/no/such/file\"\n", "auth.hs256_secret_file"),
+        ("[auth]\nanonymous = false\n", "auth.anonymous"),
+        ("[telemetry]\nsample_ratio = 2.0\n", "telemetry.sample_ratio"),
+        ("[telemetry]\nlog_level = \"x=loud\"\n", "telemetry.log_level"),
+    ] {
+        let config = file(faulty);
+        let path = config.path().to_str().unwrap();
+        for args in [&["check", "--config", path][..], &["serve", "--listen", "127.0.0.1:0", "--config", path]] {
+            let output = trestle(args);
+            let text = said(&output);
+            assert!(!output.status.success() && text.contains(named), "{args:?} of {faulty:?} said\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_early_is_no_fault() {
+    for command in [&["routes"][..], &["errors"], &["config", "print"], &["check"]] {
+        // The far end of this pipe is closed before the command writes.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_trestle")).args(command).stdout(writer).output().expect("it runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{command:?}: {}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_role_of_which_nothing_is_there_yet_is_taken_with_a_warning() {
+    let gateway = gateway(&["--role", "edge,bridge,connector"]).await;
+    Ws::connect(&gateway).await;
+    let warned = gateway.output().lines().filter(|line| line.contains("no connector is part of this version")).count();
+    assert_eq!(warned, 1, "{}", gateway.output());
+}
+
+#[tokio::test]
+async fn the_http_api_can_be_turned_off() {
+    let config = file("http_api = \"off\"\n");
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    assert_eq!(http(&gateway, "GET", "/v1/routes", "", "").await.0, 404);
+    assert_eq!(push(&gateway, &json!({"target": {"everyone": {}}, "message": comment("hi")})).await.0, 404);
+    assert_eq!(http(&gateway, "GET", "/metrics", "", "").await.0, 200);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! From HTTP to WebSocket: what is refused, and who one is after it.
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::support::{Ws, file, gateway, http, push};
+use crate::support::{PATIENCE, Ws, file, gateway, http, push};
 
 const GOOD: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -74,6 +79,21 @@ async fn more_connections_than_there_are_places_are_told_to_go_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_say_what_it_wants_is_closed() {
+    let config = file("[edge]\nhandshake_timeout = \"100ms\"\n");
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
+    let mut ws = Ws::connect(&gateway).await;
+    for sent in ["", "GET /ws HTTP/1.1\r\nhost: t\r\nupgrade: websocket\r\n"] {
+        let mut stream = TcpStream::connect(gateway.listen()).await.expect("a connection");
+        stream.write_all(sent.as_bytes()).await.expect("sent");
+        let mut said = Vec::new();
+        let closed = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("closed in time");
+        assert_eq!(closed.expect("closed in order"), 0, "{sent:?}");
+    }
+    assert_eq!(ws.ask(json!({"id": 9, "ping": {}})).await["replyTo"], 9, "a WebSocket may be silent for longer");
+}
+
+#[tokio::test]
 async fn a_token_comes_by_frame_header_or_query_and_gives_a_user() {
     let secret = file(SECRET);
     let config = file(&format!(
@@ -88,14 +108,31 @@ async fn a_token_comes_by_frame_header_or_query_and_gives_a_user() {
     let good = token(&json!({"sub": "ann", "scope": "chat", "exp": 4_000_000_000_u64}));
     let expired = token(&json!({"sub": "ann", "exp": 1_000_000_000}));
 
-    let by_frame = Ws::open(&gateway).await.ask(json!({"id": 1, "connect": {"token": good}})).await;
-    assert_eq!(by_frame["connected"]["user"], "ann", "{by_frame}");
+    let mut by_frame = Ws::open(&gateway).await;
+    let connected = by_frame.ask(json!({"id": 1, "connect": {"token": good}})).await;
+    assert_eq!(connected["connected"]["user"], "ann", "{connected}");
+    by_frame.close().await;
     let mut by_header = Ws::open_with(&gateway, &[("authorization", &format!("Bearer {good}"))]).await;
     assert_eq!(by_header.ask(json!({"id": 1, "connect": {}})).await["connected"]["user"], "ann");
     let subscribed = by_header.ask(json!({"id": 2, "subscribe": {"channel": "staff:1"}})).await;
     assert!(subscribed["subscribed"].is_object(), "{subscribed}");
     let mut by_query = Ws::open_at(&gateway, &format!("/ws?access_token={good}")).await;
     assert_eq!(by_query.ask(json!({"id": 1, "ping": {}})).await["replyTo"], 1, "an implicit connect");
+
+    // What the token grants is asked for on the channel and by the type.
+    let secret = json!({"id": 3, "message": {"messageType": "t.v1.Secret"}});
+    let refused = by_header.ask(secret).await;
+    assert_eq!(refused["error"]["reason"], "missing_scope", "{refused}");
+    assert!(refused["error"]["message"].as_str().is_some_and(|message| message.contains("admin")), "{refused}");
+    let note = json!({"id": 4, "publish": {"channel": "staff:1", "message": {"messageType": "t.v1.Note"}}});
+    assert_eq!(by_header.ask(note).await["error"]["reason"], "channel_publish");
+
+    // Both of the user's sessions get what is pushed to the user.
+    let body = json!({"target": {"user": "ann"}, "message": {"messageType": "t.v1.Note"}});
+    let (status, report) = push(&gateway, &body).await;
+    assert_eq!((status, &report["report"]["delivered"]), (200, &json!(2)), "{report}");
+    assert_eq!(by_header.delivery().await["messageType"], "t.v1.Note");
+    assert_eq!(by_query.delivery().await["messageType"], "t.v1.Note");
 
     for (token, reason) in
         [(None, "token_missing"), (Some("x.y.z"), "token_invalid"), (Some(&*expired), "token_expired")]

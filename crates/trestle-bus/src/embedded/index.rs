@@ -2,6 +2,9 @@
 //!
 //! In: a message. Out: the same message in the queue of every subscription it is for. Always: messages that one thread
 //! delivers to one subject reach each queue in that order, and delivering never waits for a listener.
+//!
+//! Patterns are few (each node has some) and every message is looked up among them, so they are a tree that is never
+//! changed but replaced: a message for which there is no pattern costs two look-ups, no lock and no memory.
 
 use std::{
     hash::BuildHasher,
@@ -11,8 +14,9 @@ use std::{
     },
 };
 
-use foldhash::fast::FixedState;
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
 use trestle_wire::Subject;
 
 use crate::{Feed, Message, pattern};
@@ -20,38 +24,46 @@ use crate::{Feed, Message, pattern};
 /// Subscribing locks one of these; 16 keep a storm of subscriptions from stopping the publishers.
 const SHARDS: usize = 16;
 
-type Map<K, V> = std::collections::HashMap<K, V, FixedState>;
+/// With a seed of its own, because clients name what stands in it.
+type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// All subscriptions of an embedded bus.
 pub(super) struct Index {
     exact: [RwLock<Map<Subject, Listeners>>; SHARDS],
-    patterns: RwLock<Node>,
-    /// Subscriptions with wildcards; while there are none, a delivery is one look-up.
-    wild: AtomicUsize,
-    hasher: FixedState,
+    patterns: ArcSwap<Node>,
+    /// Held while the patterns are replaced.
+    changing: Mutex<()>,
+    hasher: RandomState,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Listeners {
     each: Vec<Listener>,
     groups: Vec<Group>,
 }
 
+#[derive(Clone)]
 struct Listener {
     id: u64,
     feed: Feed,
 }
 
+#[derive(Clone)]
 struct Group {
     name: Arc<str>,
     members: Vec<Listener>,
-    turn: AtomicUsize,
+    turn: Arc<AtomicUsize>,
 }
 
-/// One token of the patterns.
-#[derive(Default)]
+/// One token of the patterns, and what may come after it.
+#[derive(Clone, Default)]
 struct Node {
-    next: Map<Box<str>, Node>,
+    next: Map<Box<str>, Arc<Node>>,
+    /// After a `*`.
+    any: Option<Arc<Node>>,
+    /// Those whose pattern goes on with `>`.
+    rest: Listeners,
+    /// Those whose pattern ends here.
     here: Listeners,
 }
 
@@ -59,24 +71,27 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             exact: std::array::from_fn(|_| RwLock::default()),
-            patterns: RwLock::default(),
-            wild: AtomicUsize::new(0),
-            hasher: FixedState::default(),
+            patterns: ArcSwap::default(),
+            changing: Mutex::default(),
+            hasher: RandomState::default(),
         }
     }
 
     fn shard(&self, subject: &Subject) -> &RwLock<Map<Subject, Listeners>> {
-        &self.exact[self.hasher.hash_one(subject) as usize % SHARDS]
+        // The map inside takes the lowest and the highest bits of its own hash; these are others.
+        &self.exact[(self.hasher.hash_one(subject) >> 32) as usize % SHARDS]
+    }
+
+    fn change_patterns(&self, change: impl FnOnce(&mut Node)) {
+        let _one_at_a_time = self.changing.lock();
+        let mut patterns = Node::clone(&self.patterns.load());
+        change(&mut patterns);
+        self.patterns.store(Arc::new(patterns));
     }
 
     pub(super) fn add(&self, at: &Subject, group: Option<&str>, id: u64, feed: Feed) {
         if pattern::is_wild(at.as_str()) {
-            let mut node = &mut *self.patterns.write();
-            for token in at.as_str().split('.') {
-                node = node.next.entry(token.into()).or_default();
-            }
-            node.here.add(group, Listener { id, feed });
-            self.wild.fetch_add(1, Ordering::SeqCst);
+            self.change_patterns(|patterns| patterns.at(at.as_str()).add(group, Listener { id, feed }));
         } else {
             self.shard(at).write().entry(at.clone()).or_default().add(group, Listener { id, feed });
         }
@@ -84,10 +99,7 @@ impl Index {
 
     pub(super) fn remove(&self, at: &Subject, id: u64) {
         if pattern::is_wild(at.as_str()) {
-            let tokens: Vec<&str> = at.as_str().split('.').collect();
-            if self.patterns.write().remove(&tokens, id) {
-                self.wild.fetch_sub(1, Ordering::SeqCst);
-            }
+            self.change_patterns(|patterns| patterns.remove(at.as_str(), id));
         } else {
             let mut shard = self.shard(at).write();
             if let Some(listeners) = shard.get_mut(at) {
@@ -103,11 +115,8 @@ impl Index {
     pub(super) fn deliver(&self, message: &Message) -> usize {
         let shard = self.shard(&message.subject).read();
         let exact = shard.get(&message.subject);
-        if self.wild.load(Ordering::SeqCst) == 0 {
-            return exact.map_or(0, |listeners| listeners.tell(message));
-        }
-        let patterns = self.patterns.read();
-        let mut found = Vec::new();
+        let patterns = self.patterns.load();
+        let mut found = Vec::new(); // takes no memory while it is empty
         patterns.find(message.subject.as_str(), &mut found);
         if found.is_empty() {
             return exact.map_or(0, |listeners| listeners.tell(message));
@@ -127,8 +136,7 @@ impl Index {
         for shard in &self.exact {
             shard.write().drain().for_each(|(_, listeners)| listeners.close());
         }
-        std::mem::take(&mut *self.patterns.write()).close();
-        self.wild.store(0, Ordering::SeqCst);
+        self.change_patterns(|patterns| std::mem::take(patterns).close());
     }
 }
 
@@ -137,22 +145,16 @@ impl Listeners {
         let Some(name) = group else { return self.each.push(listener) };
         match self.groups.iter_mut().find(|group| &*group.name == name) {
             Some(group) => group.members.push(listener),
-            None => self.groups.push(Group { name: name.into(), members: vec![listener], turn: AtomicUsize::new(0) }),
+            None => self.groups.push(Group { name: name.into(), members: vec![listener], turn: Arc::default() }),
         }
     }
 
-    fn remove(&mut self, id: u64) -> bool {
-        let before = self.len();
+    fn remove(&mut self, id: u64) {
         self.each.retain(|listener| listener.id != id);
         for group in &mut self.groups {
             group.members.retain(|listener| listener.id != id);
         }
         self.groups.retain(|group| !group.members.is_empty());
-        self.len() < before
-    }
-
-    fn len(&self) -> usize {
-        self.each.len() + self.groups.iter().map(|group| group.members.len()).sum::<usize>()
     }
 
     fn is_empty(&self) -> bool {
@@ -178,11 +180,9 @@ impl Listeners {
         self.groups.len()
     }
 
-    fn close(self) {
-        self.each
-            .into_iter()
-            .chain(self.groups.into_iter().flat_map(|group| group.members))
-            .for_each(|l| l.feed.close());
+    fn close(&self) {
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        self.each.iter().chain(members).for_each(|listener| listener.feed.close());
     }
 }
 
@@ -205,32 +205,65 @@ fn tell_merged(several: &[&Listeners], message: &Message) -> usize {
 }
 
 impl Node {
-    fn find<'a>(&'a self, rest: &str, found: &mut Vec<&'a Listeners>) {
-        if let Some(tail) = self.next.get(">") {
-            found.push(&tail.here);
+    /// The listeners of `pattern`, made if there are none. What is shared with older trees on the way is copied.
+    fn at(&mut self, pattern: &str) -> &mut Listeners {
+        let mut node = self;
+        for token in pattern.split('.') {
+            let next = match token {
+                ">" => return &mut node.rest,
+                "*" => node.any.get_or_insert_default(),
+                token => node.next.entry(token.into()).or_default(),
+            };
+            node = Arc::make_mut(next);
         }
-        let (token, rest) = rest.split_once('.').map_or((rest, None), |(token, rest)| (token, Some(rest)));
-        for node in [self.next.get(token), self.next.get("*")].into_iter().flatten() {
-            match rest {
-                Some(rest) => node.find(rest, found),
+        &mut node.here
+    }
+
+    fn find<'a>(&'a self, subject: &str, found: &mut Vec<&'a Listeners>) {
+        if !self.rest.is_empty() {
+            found.push(&self.rest);
+        }
+        if self.next.is_empty() && self.any.is_none() {
+            return;
+        }
+        let (token, after) = subject.split_once('.').map_or((subject, None), |(token, after)| (token, Some(after)));
+        for node in [self.next.get(token), self.any.as_ref()].into_iter().flatten() {
+            match after {
+                Some(after) => node.find(after, found),
+                None if node.here.is_empty() => {}
                 None => found.push(&node.here),
             }
         }
     }
 
-    fn remove(&mut self, tokens: &[&str], id: u64) -> bool {
-        let Some((token, rest)) = tokens.split_first() else { return self.here.remove(id) };
-        let Some(node) = self.next.get_mut(*token) else { return false };
-        let removed = node.remove(rest, id);
-        if node.here.is_empty() && node.next.is_empty() {
-            self.next.remove(*token);
+    fn remove(&mut self, pattern: &str, id: u64) {
+        let (token, after) = pattern.split_once('.').map_or((pattern, None), |(token, after)| (token, Some(after)));
+        let next = match token {
+            ">" => return self.rest.remove(id),
+            "*" => self.any.as_mut(),
+            token => self.next.get_mut(token),
+        };
+        let Some(next) = next.map(Arc::make_mut) else { return };
+        match after {
+            Some(after) => next.remove(after, id),
+            None => next.here.remove(id),
         }
-        removed
+        if next.is_empty() {
+            match token {
+                "*" => self.any = None,
+                token => drop(self.next.remove(token)),
+            }
+        }
     }
 
-    fn close(self) {
+    fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.any.is_none() && self.rest.is_empty() && self.here.is_empty()
+    }
+
+    fn close(&self) {
         self.here.close();
-        self.next.into_values().for_each(Node::close);
+        self.rest.close();
+        self.next.values().chain(&self.any).for_each(|next| next.close());
     }
 }
 
@@ -288,6 +321,40 @@ mod tests {
     }
 
     #[test]
+    fn a_message_for_no_pattern_waits_for_nobody_who_subscribes_to_one() {
+        let mut house = House { index: Index::new(), ids: 0 };
+        let (_session, _) = house.listen("t.session.n1.*", None);
+        let (mut room, _) = house.listen("t.ch.room", None);
+        let _somebody_subscribes = house.index.changing.lock();
+        let patterns = house.index.patterns.load();
+        let mut found = Vec::new();
+        patterns.find("t.ch.room", &mut found);
+        assert_eq!(found.capacity(), 0, "nor does it take memory");
+        assert_eq!(house.say("t.ch.room"), 1);
+        assert_eq!(heard(&mut room), 1);
+    }
+
+    #[test]
+    fn a_group_keeps_its_turn_while_others_come_and_go() {
+        let mut house = House { index: Index::new(), ids: 0 };
+        let (mut one, _) = house.listen("a.*", Some("g"));
+        let (mut two, _) = house.listen("a.*", Some("g"));
+        for _ in 0..10 {
+            let (_other, id) = house.listen("b.*", None);
+            assert_eq!(house.say("a.b"), 1);
+            house.index.remove(&Subject::from_trusted("b.*"), id);
+        }
+        assert_eq!((heard(&mut one), heard(&mut two)), (5, 5));
+    }
+
+    #[test]
+    fn nobody_outside_can_tell_which_names_collide() {
+        let (one, other) = (Index::new(), Index::new());
+        let differs = |name: &str| one.hasher.hash_one(name) != other.hasher.hash_one(name);
+        assert!(["a", "b", "c", "d"].into_iter().any(differs));
+    }
+
+    #[test]
     fn who_has_left_leaves_nothing_behind() {
         let mut house = House { index: Index::new(), ids: 0 };
         let all: Vec<_> = ["a.b", "a.*.c", "a.>"].map(|at| (at, house.listen(at, None).1)).into_iter().collect();
@@ -296,8 +363,7 @@ mod tests {
             house.index.remove(&Subject::from_trusted(at), id);
         }
         assert_eq!(house.say("a.b"), 0);
-        assert!(house.index.patterns.read().next.is_empty());
-        assert_eq!(house.index.wild.load(Ordering::SeqCst), 0);
+        assert!(house.index.patterns.load().is_empty());
         assert!(house.index.exact.iter().all(|shard| shard.read().is_empty()));
     }
 }

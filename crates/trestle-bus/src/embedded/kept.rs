@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use trestle_wire::Subject;
 
 use super::disk::{Place, Segment};
@@ -38,7 +38,7 @@ pub(super) struct Message {
 #[derive(Default)]
 pub(super) struct Kept {
     messages: BTreeMap<u64, Message>,
-    by_subject: HashMap<Subject, VecDeque<u64>, FixedState>,
+    by_subject: HashMap<Subject, VecDeque<u64>, RandomState>,
     bytes: u64,
     cached_bytes: usize,
     /// No payload below this offset is cached, if there is a disk.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use trestle_wire::Subject;
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) spec: LogSpec,
     next: u64,
     pub(super) kept: Kept,
-    dedup: HashMap<Box<str>, u64, FixedState>,
+    dedup: HashMap<Box<str>, u64, RandomState>,
     /// Each use of an id, oldest first: time, id and offset. An id that was used again is there twice.
     dedup_order: VecDeque<(u64, Box<str>, u64)>,
     pub(super) consumers: HashMap<Arc<str>, Taking>,

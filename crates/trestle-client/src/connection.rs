@@ -1,7 +1,8 @@
 //! One WebSocket and its two tasks: questions in, answers out, and whatever comes unasked to a listener.
 //!
-//! The writing task owns the sending half and ends when the last [`Connection`] is dropped, with a close frame. The
-//! reading task owns the other half and ends when the gateway closes, breaks off or falls silent; its end is the
+//! The writing task owns the sending half and ends when the last [`Connection`] is dropped, with a close frame, or when
+//! the reading task has ended: nobody may take what it writes then, and it must not wait for that for ever. The reading
+//! task owns the other half and ends when the gateway closes, breaks off or falls silent; its end is the
 //! connection's: it tells everyone who waits.
 
 use std::{
@@ -195,14 +196,16 @@ async fn write(
 ) {
     let mut open = true;
     while open {
-        let next = tokio::select! {
-            next = queue.recv() => next,
+        let written = async {
+            // No more: the last handle is gone.
+            let message = queue.recv().await.unwrap_or_else(goodbye);
+            write_ready(&mut sink, message, &mut queue).await
+        };
+        // What goes wrong here the reading task sees too, and says.
+        open = tokio::select! {
+            written = written => written.unwrap_or(false),
             _ = ended.wait_for(Option::is_some) => return,
         };
-        // No more: the last handle is gone.
-        let message = next.unwrap_or_else(goodbye);
-        // What goes wrong here the reading task sees too, and says.
-        open = write_ready(&mut sink, message, &mut queue).await.unwrap_or(false);
     }
 }
 
@@ -281,4 +284,33 @@ fn deliver<W: Wire>(frame: W::Frame, shared: &Shared<W>, listener: &dyn Listener
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_writing_task_does_not_outlive_the_reading_one_when_the_peer_takes_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("ws://{}", listener.local_addr().expect("bound"));
+        let (client, peer) = tokio::join!(tokio_tungstenite::connect_async(&url), async {
+            let (stream, _) = listener.accept().await.expect("connects");
+            tokio_tungstenite::accept_async(stream).await.expect("upgrades")
+        });
+        let (sink, _stream) = client.expect("upgraded").0.split();
+        let (unwritten, queue) = mpsc::channel(1);
+        let ended = watch::Sender::new(None);
+        let writing = tokio::spawn(write(sink, queue, ended.subscribe()));
+        // More than both sockets' buffers hold, so that the second is never taken while nobody reads.
+        for _ in 0..2 {
+            unwritten.send(Message::binary(vec![0; 32 << 20])).await.expect("the task lives");
+        }
+        assert!(!writing.is_finished());
+        ended.send_replace(Some(Closed::broken("nothing heard")));
+        timeout(Duration::from_secs(10), writing).await.expect("ends").expect("did not panic");
+        drop(peer);
+    }
 }

@@ -1,7 +1,9 @@
 //! One attached stream: hello, deliveries to handlers, what they return to the gateway.
 //!
-//! The loop never waits to send: what it says is bounded by the deliveries it has, and there is room for that. So the
-//! stream is always read, and pushes, which do wait, are answered.
+//! The loop never waits to send: what it says is bounded by the deliveries it has, and there is room for that, so the
+//! stream is always read, and pushes, which do wait, are answered. A gateway that gives out credit again before it has
+//! read the answers can fill that room all the same; then the stream is ended, since an answer that is not sent must not
+//! be thought sent, and what was not answered comes again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +14,10 @@ use std::{
 use futures_util::stream;
 use opentelemetry::{global::BoxedTracer, trace::FutureExt as _};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+    },
     task::{Id, JoinError, JoinSet},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -58,7 +63,7 @@ pub(crate) async fn serve(
     stop: &CancellationToken,
     attached: impl FnOnce(),
 ) -> Result<(), Status> {
-    // At most one answer for each delivery, a hello and a credit.
+    // An answer for each delivery, a hello and a credit.
     let (answers, answered) = mpsc::channel(shared.max_in_flight as usize + 2);
     let (say, said) = mpsc::channel(PUSHES_MAX);
     let types = shared.handlers.keys();
@@ -76,7 +81,7 @@ pub(crate) async fn serve(
         running: HashMap::new(),
         tokens: HashMap::new(),
     };
-    stream.say(Say::Hello(hello));
+    stream.say(Say::Hello(hello))?;
     let frames = stream::select(ReceiverStream::new(answered), ReceiverStream::new(said));
     let hello = async {
         let mut frames = client.attach(frames).await?.into_inner();
@@ -128,15 +133,15 @@ impl Attached<'_> {
         loop {
             tokio::select! {
                 frame = frames.message() => match frame? {
-                    Some(frame) => self.hear(frame),
+                    Some(frame) => self.hear(frame)?,
                     None => return Ok(()),
                 },
-                Some(done) = self.handlers.join_next_with_id() => self.settle(done),
+                Some(done) = self.handlers.join_next_with_id() => self.settle(done)?,
                 () = stop.cancelled() => break,
             }
         }
         // Nothing new; what runs may finish.
-        self.say(Say::Credit(v1::Credit { max_in_flight: 0 }));
+        self.say(Say::Credit(v1::Credit { max_in_flight: 0 }))?;
         let finished = tokio::time::timeout(self.shared.stop_within, self.finish(frames)).await;
         if finished.is_err() {
             tracing::warn!(service = self.shared.name, running = self.running.len(), "handlers did not finish in time");
@@ -149,10 +154,10 @@ impl Attached<'_> {
         while !self.handlers.is_empty() {
             tokio::select! {
                 frame = frames.message() => match frame? {
-                    Some(frame) => self.hear(frame),
+                    Some(frame) => self.hear(frame)?,
                     None => return Ok(()),
                 },
-                Some(done) = self.handlers.join_next_with_id() => self.settle(done),
+                Some(done) = self.handlers.join_next_with_id() => self.settle(done)?,
             }
         }
         // Both sides of the merged stream end when their senders are gone.
@@ -165,11 +170,11 @@ impl Attached<'_> {
         tokio::time::timeout(END_WAIT, end).await.unwrap_or(Ok(()))
     }
 
-    fn hear(&mut self, frame: v1::GatewayFrame) {
+    fn hear(&mut self, frame: v1::GatewayFrame) -> Result<(), Status> {
         match frame.frame {
             Some(Frame::Deliveries(deliveries)) => {
                 for delivery in deliveries.deliveries {
-                    self.start(delivery);
+                    self.start(delivery)?;
                 }
             }
             Some(Frame::Cancel(cancel)) => {
@@ -185,10 +190,11 @@ impl Attached<'_> {
             Some(Frame::Draining(_)) => tracing::info!(service = self.shared.name, "the gateway is about to stop"),
             Some(Frame::Attached(_)) | None => {}
         }
+        Ok(())
     }
 
     /// Runs the handler of a delivery.
-    fn start(&mut self, mut delivery: v1::Delivery) {
+    fn start(&mut self, mut delivery: v1::Delivery) -> Result<(), Status> {
         let delivered = Delivered { id: delivery.delivery_id, request: delivery.request };
         let envelope = delivery.envelope.take().unwrap_or_default();
         let Some(handler) = self.shared.handlers.get(&envelope.message_type).cloned() else {
@@ -216,10 +222,11 @@ impl Attached<'_> {
         };
         let task = self.handlers.spawn(task).id();
         self.running.insert(task, delivered);
+        Ok(())
     }
 
     /// Says what became of the handlers that have finished; as many in a frame as there are.
-    fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) {
+    fn settle(&mut self, done: Result<(Id, Outcome), JoinError>) -> Result<(), Status> {
         let mut acked = Vec::new();
         let mut next = Some(done);
         while let Some(done) = next {
@@ -236,17 +243,18 @@ impl Attached<'_> {
             {
                 match outcome {
                     Ok(None) if !delivered.request => acked.push(delivered.id),
-                    outcome => self.answer(&delivered, outcome),
+                    outcome => self.answer(&delivered, outcome)?,
                 }
             }
             next = self.handlers.try_join_next_with_id();
         }
         if !acked.is_empty() {
-            self.say(Say::Ack(v1::Ack { delivery_ids: acked }));
+            self.say(Say::Ack(v1::Ack { delivery_ids: acked }))?;
         }
+        Ok(())
     }
 
-    fn answer(&self, delivered: &Delivered, outcome: Outcome) {
+    fn answer(&self, delivered: &Delivered, outcome: Outcome) -> Result<(), Status> {
         let delivery_id = delivered.id;
         self.say(match outcome {
             Ok(Some(message)) if delivered.request => Say::Reply(v1::Reply { delivery_id, message: Some(message) }),
@@ -259,13 +267,56 @@ impl Attached<'_> {
             Err(Nack { delay, error }) => {
                 Say::Nack(v1::Nack { delivery_id, delay: prost_types::Duration::try_from(delay).ok(), error })
             }
-        });
+        })
     }
 
-    fn say(&self, frame: Say) {
-        // There is room, see `serve`; the other side is gone only when the stream has ended, and the loop learns of that.
-        if self.answers.try_send(v1::ServiceFrame { frame: Some(frame) }).is_err() {
-            tracing::debug!(service = self.shared.name, "an answer could not be sent; the stream has ended");
+    fn say(&self, frame: Say) -> Result<(), Status> {
+        match self.answers.try_send(v1::ServiceFrame { frame: Some(frame) }) {
+            Err(TrySendError::Full(_)) => Err(Status::resource_exhausted("the gateway does not read the answers")),
+            // The stream has ended, and the loop learns of that from it.
+            Err(TrySendError::Closed(_)) | Ok(()) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared {
+            name: "users".into(),
+            instance: String::new(),
+            max_in_flight: 1,
+            stop_within: Duration::from_secs(1),
+            handlers: BTreeMap::new(),
+            tracer: Arc::new(opentelemetry::global::tracer("test")),
+            running: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_finds_no_room_ends_the_stream() {
+        let shared = shared();
+        let (answers, answered) = mpsc::channel(1);
+        let (say, _said) = mpsc::channel(1);
+        let link = Link { say, pending: Arc::default() };
+        let mut stream = Attached {
+            shared: &shared,
+            answers,
+            link,
+            handlers: JoinSet::new(),
+            running: HashMap::new(),
+            tokens: HashMap::new(),
+        };
+        // Nobody takes the type, so each delivery is answered at once; nobody reads the answers.
+        let deliveries =
+            |id| v1::Deliveries { deliveries: vec![v1::Delivery { delivery_id: id, ..v1::Delivery::default() }] };
+        let frame = |id| v1::GatewayFrame { frame: Some(Frame::Deliveries(deliveries(id))) };
+        stream.hear(frame(1)).expect("there is room for one");
+        let status = stream.hear(frame(2)).expect_err("there is none for two");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        drop(answered);
+        stream.hear(frame(3)).expect("the stream has ended already");
     }
 }

@@ -15,7 +15,7 @@ use crate::ticket::Ticket;
 pub(crate) struct Parcel {
     /// What the instance gets.
     pub(crate) envelope: v1::Envelope,
-    /// From 1; how often it was taken off the bus, whether or not an instance saw it.
+    /// From 1; how often it was taken off the bus, without the times of which it is known that no instance saw it.
     pub(crate) attempt: u32,
     /// When it comes again, or when its sender stops waiting.
     pub(crate) deadline: Option<Instant>,

@@ -3,7 +3,7 @@
 //! It takes no more than there is room for. What finds no room all the same, because another type's intake was faster,
 //! waits [`Config::credit_wait`](crate::Config::credit_wait) and is then given back, so that another node gets it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,9 @@ use crate::{
 const FETCH_MAX: u32 = 64;
 /// How long one call to the bus waits for a message. Only bounds the call: the loop asks again.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// How many messages are remembered that were given back before an instance saw them. 1024 ids of at most 300 bytes are
+/// 300 KiB a type; more are not given back in the second that each of them waits.
+const UNSEEN_MAX: usize = 1024;
 /// How often a type that is not stored is looked at again: a reload may have changed its ack level, here or where it is
 /// sent from.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -46,7 +49,13 @@ pub(crate) async fn run(
             Ok(consumer) => {
                 backoff = Backoff::default();
                 ready.send_replace(true);
-                let intake = Stored { shared: &shared, service: &service, message_type: &message_type, stop: &stop };
+                let mut intake = Stored {
+                    shared: &shared,
+                    service: &service,
+                    message_type: &message_type,
+                    stop: &stop,
+                    unseen: Unseen::default(),
+                };
                 match intake.pump(&*consumer).await {
                     Ok(()) => return,
                     Err(error) => error,
@@ -105,11 +114,12 @@ struct Stored<'a> {
     service: &'a Service,
     message_type: &'a Arc<str>,
     stop: &'a CancellationToken,
+    unseen: Unseen,
 }
 
 impl Stored<'_> {
     /// Takes and offers until `stop`.
-    async fn pump(&self, consumer: &dyn Consumer) -> Result<(), BusError> {
+    async fn pump(&mut self, consumer: &dyn Consumer) -> Result<(), BusError> {
         let mut freed = self.service.freed();
         loop {
             let room = tokio::select! {
@@ -137,13 +147,17 @@ impl Stored<'_> {
         }
     }
 
-    async fn hand_out(&self, works: Vec<Work>, freed: &mut watch::Receiver<()>) {
+    async fn hand_out(&mut self, works: Vec<Work>, freed: &mut watch::Receiver<()>) {
         let taken = Instant::now();
         let patience = taken + self.shared.config.credit_wait;
         for work in works {
             let parcel = self.shared.parcel_of_work(self.service, self.message_type, work, taken).await;
-            let Some(parcel) = parcel else { continue };
+            let Some(mut parcel) = parcel else { continue };
+            let unseen = self.unseen.recall(&parcel);
+            // The bus counts every take; a service is to hear of those that a service may have seen.
+            parcel.attempt = parcel.attempt.saturating_sub(unseen).max(1);
             if let Some(parcel) = self.offer_until(parcel, patience, freed).await {
+                self.unseen.remember(&parcel, unseen + 1);
                 self.give_back(*parcel).await;
             }
         }
@@ -174,6 +188,35 @@ impl Stored<'_> {
         {
             tracing::debug!(service = %self.service.name, %error, "could not give a message back; it comes again later");
         }
+    }
+}
+
+/// How often messages were taken here, and given back, without an instance seeing them. What other nodes do with a
+/// message is not known here: then too many attempts are counted, never too few.
+#[derive(Debug, Default)]
+struct Unseen(HashMap<String, u32>);
+
+impl Unseen {
+    /// How often that is for a message that was taken; forgets it.
+    fn recall(&mut self, parcel: &Parcel) -> u32 {
+        if self.0.is_empty() {
+            return 0;
+        }
+        Self::key(parcel).and_then(|key| self.0.remove(&key)).unwrap_or(0)
+    }
+
+    fn remember(&mut self, parcel: &Parcel, times: u32) {
+        if self.0.len() >= UNSEEN_MAX {
+            self.0.clear(); // those that another node took are never recalled
+        }
+        self.0.extend(Self::key(parcel).map(|key| (key, times)));
+    }
+
+    /// An id is unique per source; whoever stores without one is not told apart.
+    fn key(parcel: &Parcel) -> Option<String> {
+        let v1::Envelope { id, source, .. } = &parcel.envelope;
+        let session = source.as_ref().map_or("", |source| &source.session);
+        (!id.is_empty()).then(|| format!("{session}/{id}"))
     }
 }
 

@@ -7,10 +7,10 @@ use std::{collections::HashSet, time::Duration};
 use prost::Message as _;
 use support::{House, Instance, TRACEPARENT, shop, soon};
 use trestle_bridge::Config;
-use trestle_bus::Heard;
+use trestle_bus::{ConsumerSpec, Heard, logs};
 use trestle_schema::SchemaSource;
 use trestle_wire::{
-    NodeId,
+    NodeId, ServiceName,
     v1::{self, service_frame::Frame as Say},
 };
 
@@ -293,4 +293,31 @@ async fn what_was_stored_before_a_type_became_live_is_still_taken_from_the_log()
     }
     changes.sort_unstable();
     assert_eq!(changes, [1, 2]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_no_instance_saw_does_not_count() {
+    const ORDER_2: &str = "shop.v2.OrderPaid";
+    let house = House::with(Config { credit_wait: Duration::from_millis(20), ..Config::default() }).await;
+    let mut a = house.attach("billing", 1).await;
+    // Two types, two intakes: both take, and only one finds room.
+    house.store("billing", ORDER, &shop::order(1)).await;
+    let first = a.delivery().await;
+    house.store("billing", ORDER_2, &shop::order(2)).await;
+    a.settled().await;
+    // Another node gets what was given back, and does not do it either.
+    let billing = ServiceName::parse("billing").expect("valid");
+    let spec = ConsumerSpec {
+        log: logs::work(&house.subjects).name,
+        name: "billing__shop-v2-OrderPaid".into(),
+        filter: house.subjects.work(&billing, ORDER_2),
+        ack_wait: Duration::from_secs(30),
+    };
+    let consumer = house.fabric.log.consumer(&spec).await.expect("the consumer");
+    let taken = soon("giving back", consumer.fetch(1, support::SOON)).await.expect("fetched").remove(0);
+    assert_eq!(taken.attempt, 2);
+    taken.nak(Duration::ZERO).await.expect("given back");
+    a.ack([first.delivery_id]).await;
+    // The third take; the first was seen by nobody, of the second that is not known here.
+    assert_eq!((first.attempt, a.delivery().await.attempt), (1, 2));
 }

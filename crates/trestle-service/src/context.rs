@@ -55,8 +55,8 @@ impl Context {
         self.0.envelope.source.as_ref().unwrap_or(&NOBODY)
     }
 
-    /// From 1; how often the gateway has taken it off the bus. More than 1 means that it may have been delivered before:
-    /// a message that the gateway took and gave back, because no instance had room, counts too.
+    /// From 1; more than 1 means that it may have been delivered before and was not acknowledged. With several gateway
+    /// nodes it can also mean that another node took it, found no instance with room, and gave it back.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.attempt

@@ -14,6 +14,8 @@ pub(crate) mod code {
     pub(crate) const STREAM_NOT_FOUND: u16 = 10_059;
     /// The subject's last message is another one.
     pub(crate) const WRONG_LAST_SEQUENCE: [u16; 2] = [10_071, 10_164];
+    /// The stream could not store it, for the reason that is said.
+    pub(crate) const STORE_FAILED: u16 = 10_077;
     /// The cluster cannot do it at the moment.
     pub(crate) const UNAVAILABLE: [u16; 2] = [10_008, 10_009];
 }

@@ -16,6 +16,9 @@ use crate::{
     link::Link,
 };
 
+/// What the server says when a stream's `max_bytes` is reached; its code stands for any failed store.
+const MAX_BYTES_SAID: &str = "maximum bytes exceeded";
+
 /// Messages asked for in one request. The server sends them as fast as it can, into a queue of 64 Ki.
 const READ_AT_ONCE_MAX: usize = 1_024;
 
@@ -41,6 +44,15 @@ impl Link {
     }
 }
 
+impl Link {
+    /// The error for a stream of ours that stores as much as it may.
+    fn full(&self, ours: impl Fn(&stream::Config) -> bool) -> Option<BusError> {
+        let streams = self.streams.lock();
+        let full = streams.values().find(|config| config.max_bytes > 0 && ours(config))?;
+        Some(BusError::Full { log: full.name.clone(), max: full.max_bytes.unsigned_abs() })
+    }
+}
+
 fn stream_config(spec: &LogSpec, replicas: usize) -> stream::Config {
     stream::Config {
         name: spec.name.clone(),
@@ -49,10 +61,11 @@ fn stream_config(spec: &LogSpec, replicas: usize) -> stream::Config {
         storage: stream::StorageType::File,
         num_replicas: replicas,
         max_messages: -1,
-        max_bytes: -1,
+        max_bytes: spec.bytes_max.and_then(|most| i64::try_from(most).ok()).unwrap_or(-1),
         max_consumers: -1,
         max_messages_per_subject: spec.per_subject_max.and_then(|most| i64::try_from(most).ok()).unwrap_or(-1),
         max_age: spec.age_max.unwrap_or_default(),
+        discard: if spec.bytes_max.is_some() { stream::DiscardPolicy::New } else { stream::DiscardPolicy::Old },
         duplicate_window: spec.dedup_window,
         allow_direct: true,
         republish: spec.republish.as_ref().map(|(from, to)| stream::Republish {
@@ -93,7 +106,12 @@ impl Log for StreamLog {
         })
         .await;
         let covers = |config: &stream::Config| config.subjects.iter().any(|at| pattern::matches(at, subject.as_str()));
-        let ack = stored.map_err(|fault| self.0.unanswered(fault, subject.as_str(), covers))?;
+        let ack = stored.map_err(|fault| match &fault {
+            Fault::Refused { code: code::STORE_FAILED, said } if said == MAX_BYTES_SAID => {
+                self.0.full(covers).unwrap_or_else(|| fault.about(subject.as_str()))
+            }
+            _ => self.0.unanswered(fault, subject.as_str(), covers),
+        })?;
         Ok(Appended { offset: ack.sequence, duplicate: ack.duplicate })
     }
 

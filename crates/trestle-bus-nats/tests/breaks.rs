@@ -27,6 +27,7 @@ fn work_log() -> LogSpec {
         subjects: vec![subject("work.>")],
         per_subject_max: None,
         age_max: None,
+        bytes_max: None,
         work_queue: true,
         dedup_window: Duration::from_secs(120),
         republish: None,

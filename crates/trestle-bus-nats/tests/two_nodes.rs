@@ -49,6 +49,7 @@ async fn a_node_that_closes_leaves_its_work_to_the_other() {
         subjects: vec![subject("work.>")],
         per_subject_max: None,
         age_max: None,
+        bytes_max: None,
         work_queue: true,
         dedup_window: Duration::from_secs(120),
         republish: None,

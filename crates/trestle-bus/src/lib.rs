@@ -97,7 +97,8 @@ pub trait Log: Send + Sync + 'static {
     /// Stores `payload` at `subject` and says where. Of two appends under way, the one polled first is stored first.
     ///
     /// # Errors
-    /// [`BusError::NoLog`] if no log covers `subject`; [`BusError::Timeout`] if it is not known to be stored (try again
+    /// [`BusError::NoLog`] if no log covers `subject`; [`BusError::Full`] above [`LogSpec::bytes_max`] (nothing was
+    /// stored; what is done with makes room); [`BusError::Timeout`] if it is not known to be stored (try again
     /// with the same `dedup` id); those of [`Bus::publish`].
     async fn append(&self, subject: &Subject, dedup: Option<&str>, payload: Bytes) -> Result<Appended, BusError>;
 
@@ -217,6 +218,14 @@ pub enum BusError {
         /// The limit.
         max: usize,
     },
+    /// The log stores as much as it may.
+    #[error("log {log} is full: it stores at most {max} bytes")]
+    Full {
+        /// Its name.
+        log: String,
+        /// The limit, in bytes.
+        max: u64,
+    },
     /// No log of that name, or none for that subject.
     #[error("no log covers {0}")]
     NoLog(String),
@@ -267,6 +276,8 @@ pub struct LogSpec {
     pub per_subject_max: Option<u64>,
     /// How long a message is kept. `None`: no such limit.
     pub age_max: Option<Duration>,
+    /// Most bytes it stores, with what the bus adds to each message; above, an append is refused. `None`: no such limit.
+    pub bytes_max: Option<u64>,
     /// Whether a message goes once a consumer has acked it.
     pub work_queue: bool,
     /// How long a dedup id is remembered.

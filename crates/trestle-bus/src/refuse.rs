@@ -17,6 +17,7 @@ impl From<BusError> for Refusal {
             BusError::NoResponders(_) => Self::new(Reason::NoInstance, "no instance of the service is attached"),
             BusError::Timeout(_) => Self::new(Reason::Timeout, message),
             BusError::TooLarge { .. } => Self::new(Reason::PayloadTooLarge, message),
+            BusError::Full { .. } => Self::new(Reason::WorkFull, message),
             BusError::NoLog(_) | BusError::Refused(_) => {
                 tracing::error!(%error, "the bus refused what the gateway needs; look at its permissions and limits");
                 Self::new(Reason::Internal, "the bus refused it; the gateway's log says more")

@@ -35,6 +35,7 @@ fn spec(work_queue: bool) -> LogSpec {
         subjects: vec![subject("log.>")],
         per_subject_max: None,
         age_max: None,
+        bytes_max: None,
         work_queue,
         dedup_window: Duration::from_secs(120),
         republish: None,

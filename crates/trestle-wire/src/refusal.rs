@@ -141,7 +141,7 @@ reasons! {
     UnknownType "unknown_type" NotFound final None, "No schema of this gateway has that message type or alias. `trestle routes` lists them.";
     UnknownVersion "unknown_version" NotFound final None, "The type exists, but not in that version. The message lists those that do.";
     NoRoute "no_route" NotFound final None, "The type has no trestle.v1.route, so no service takes it. Publish it on a channel, or add the option.";
-    UnknownNamespace "unknown_namespace" NotFound final None, "No channel namespace of that name is configured. Add [channels.namespaces.<name>].";
+    UnknownNamespace "unknown_namespace" NotFound final None, "No channel namespace of that name is configured. Add a table `channels.namespaces.NAME`.";
     UnknownService "unknown_service" NotFound final None, "No route names that service. `trestle routes` lists them.";
     NotARequest "not_a_request" FailedPrecondition final None, "Only requests are answered with a reply; ack this delivery instead.";
     ChannelSubscribe "channel_subscribe" PermissionDenied final None, "The namespace's policy does not let this client subscribe.";
@@ -163,6 +163,7 @@ reasons! {
     SlowClient "slow_client" ResourceExhausted retry Some(CloseCode::Slow), "The client reads slower than its outbox fills. Reconnect and read faster.";
     PayloadTooLarge "payload_too_large" ResourceExhausted final None, "The message is larger than the bus takes. Send a smaller one, or a reference.";
     NoCredit "no_credit" ResourceExhausted retry None, "Every instance of the service is at its `max_in_flight`. Try again, or add instances.";
+    WorkFull "work_full" ResourceExhausted retry None, "The log of work that no service has done yet is full. Nothing was accepted; try again, or add instances.";
     BusAway "bus_away" Unavailable retry None, "The bus is not connected. Nothing was accepted; try again.";
     NoInstance "no_instance" Unavailable retry None, "No instance of the service is attached that takes this type and version.";
     InstanceLost "instance_lost" Unavailable retry None, "The instance that had the request went away. It may have been done.";

@@ -184,9 +184,9 @@ impl Writer {
                         payload: base + (end - payload_bytes) as u64,
                         payload_bytes,
                     };
-                    Ok(state.land(staged, Some(place), stream))
+                    state.land(staged, Some(place), stream)
                 }
-                Ok(None) => Ok(state.land(staged, None, stream)),
+                Ok(None) => state.land(staged, None, stream),
                 Err(error) => {
                     state.unstage(&staged);
                     Err(BusError::Refused(format!("log {} cannot be written: {error}", stream.name)))
@@ -258,7 +258,7 @@ impl Staged {
 
     fn write(&self, out: &mut Vec<u8>, time_ms: u64, work_queue: bool) {
         match self {
-            Staged::Duplicate(_) => {}
+            Staged::Duplicate(_) | Staged::Full(_) => {}
             Staged::Append { offset, subject, dedup, payload } => {
                 let (subject, dedup) = (subject.as_str(), dedup.as_deref().unwrap_or(""));
                 Record::Message { offset: *offset, time_ms, subject, dedup, payload }.write(out);

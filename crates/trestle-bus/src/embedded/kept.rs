@@ -18,6 +18,14 @@ use crate::pattern;
 /// Payloads of a log on disk that stay in memory, for readers who follow closely: 32 MiB x 10 logs = 320 MiB.
 const CACHED_BYTES_MAX: usize = 32 << 20;
 
+/// What a message takes beside its texts, about: the rest of its record on disk, and its place in the index.
+const MESSAGE_BYTES: usize = 64;
+
+/// What a message counts for in a log's `bytes_max`.
+pub(super) fn cost(subject: &Subject, payload_bytes: usize) -> u64 {
+    (MESSAGE_BYTES + subject.as_str().len() + payload_bytes) as u64
+}
+
 /// A stored message's payload, wherever it is.
 #[derive(Clone)]
 pub(super) enum Body {
@@ -58,7 +66,7 @@ impl Kept {
     pub(super) fn insert(&mut self, offset: u64, message: Message) {
         let on_disk = message.place.is_some();
         self.by_subject.entry(message.subject.clone()).or_default().push_back(offset);
-        self.bytes += message.bytes as u64;
+        self.bytes += cost(&message.subject, message.bytes);
         self.cached_bytes += message.cached_bytes();
         self.messages.insert(offset, message);
         while on_disk
@@ -73,7 +81,7 @@ impl Kept {
 
     pub(super) fn remove(&mut self, offset: u64) -> bool {
         let Some(message) = self.messages.remove(&offset) else { return false };
-        self.bytes -= message.bytes as u64;
+        self.bytes -= cost(&message.subject, message.bytes);
         self.cached_bytes -= message.cached_bytes();
         if let Some(offsets) = self.by_subject.get_mut(&message.subject) {
             if let Ok(at) = offsets.binary_search(&offset) {
@@ -96,7 +104,7 @@ impl Kept {
         Some((message.subject.clone(), message.body()?))
     }
 
-    /// Bytes of all payloads.
+    /// What all messages count for.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -18,7 +18,7 @@ use super::{
     clock::{Clock, millis},
     disk::{self, Segment},
     journal::Journal,
-    kept::{Body, Kept, Message},
+    kept::{self, Body, Kept, Message},
     live::Live,
     record::Record,
     taking::Taking,
@@ -43,14 +43,26 @@ pub(super) enum Change {
 /// A change that has its place in the order and is about to land.
 pub(super) enum Staged {
     Duplicate(u64),
-    Append { offset: u64, subject: Subject, dedup: Option<Box<str>>, payload: Bytes },
-    Done { offset: u64, consumer: Arc<str> },
+    /// There is no room for it, with so many bytes at most.
+    Full(u64),
+    Append {
+        offset: u64,
+        subject: Subject,
+        dedup: Option<Box<str>>,
+        payload: Bytes,
+    },
+    Done {
+        offset: u64,
+        consumer: Arc<str>,
+    },
 }
 
 pub(super) struct State {
     pub(super) spec: LogSpec,
     next: u64,
     pub(super) kept: Kept,
+    /// What has its place in the order and has not landed counts for so much.
+    staged_bytes: u64,
     dedup: HashMap<Box<str>, u64, RandomState>,
     /// Each use of an id, oldest first: time, id and offset. An id that was used again is there twice.
     dedup_order: VecDeque<(u64, Box<str>, u64)>,
@@ -96,7 +108,7 @@ impl Stream {
         }
         let mut state = self.state();
         let staged = state.stage(change, self.clock.now_ms());
-        Ok(state.land(staged, None, self))
+        state.land(staged, None, self)
     }
 }
 
@@ -135,6 +147,7 @@ impl State {
             spec,
             next: found.next.max(1),
             kept: Kept::found(found.messages),
+            staged_bytes: 0,
             dedup: HashMap::default(),
             dedup_order: VecDeque::new(),
             consumers: HashMap::new(),
@@ -158,6 +171,12 @@ impl State {
                 if let Some(offset) = dedup.as_deref().and_then(|id| self.dedup.get(id)) {
                     return Staged::Duplicate(*offset);
                 }
+                let bytes = kept::cost(&subject, payload.len());
+                let taken = self.kept.bytes() + self.staged_bytes;
+                if let Some(max) = self.spec.bytes_max.filter(|max| taken + bytes > *max) {
+                    return Staged::Full(max);
+                }
+                self.staged_bytes += bytes;
                 let offset = self.next;
                 self.next += 1;
                 if let Some(id) = &dedup {
@@ -170,21 +189,30 @@ impl State {
 
     /// Takes back what [`State::stage`] promised and could not be stored.
     pub(super) fn unstage(&mut self, staged: &Staged) {
-        if let Staged::Append { offset, dedup: Some(id), .. } = staged {
+        let Staged::Append { offset, subject, dedup, payload } = staged else { return };
+        self.staged_bytes -= kept::cost(subject, payload.len());
+        if let Some(id) = dedup {
             self.forget(id, *offset);
             self.dedup_order.retain(|(_, _, remembered)| remembered != offset);
         }
     }
 
     /// Lets the change be seen.
-    pub(super) fn land(&mut self, staged: Staged, place: Option<disk::Place>, stream: &Stream) -> Appended {
+    pub(super) fn land(
+        &mut self,
+        staged: Staged,
+        place: Option<disk::Place>,
+        stream: &Stream,
+    ) -> Result<Appended, BusError> {
         match staged {
-            Staged::Duplicate(offset) => Appended { offset, duplicate: true },
+            Staged::Duplicate(offset) => Ok(Appended { offset, duplicate: true }),
+            Staged::Full(max) => Err(BusError::Full { log: stream.name.clone(), max }),
             Staged::Done { offset, consumer } => {
                 self.done(offset, &consumer);
-                Appended { offset, duplicate: false }
+                Ok(Appended { offset, duplicate: false })
             }
             Staged::Append { offset, subject, payload, .. } => {
+                self.staged_bytes -= kept::cost(&subject, payload.len());
                 let previous = self.kept.last(&subject);
                 let (time_ms, bytes, cached) = (stream.clock.now_ms(), payload.len(), Some(payload.clone()));
                 self.kept.insert(offset, Message { subject: subject.clone(), time_ms, bytes, cached, place });
@@ -198,7 +226,7 @@ impl State {
                 if let Some(subject) = republished {
                     stream.live.republish(subject, payload, Place { offset, previous });
                 }
-                Appended { offset, duplicate: false }
+                Ok(Appended { offset, duplicate: false })
             }
         }
     }

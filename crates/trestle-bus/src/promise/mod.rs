@@ -54,6 +54,7 @@ macro_rules! promise_suite {
             what_is_republished_knows_its_place
             a_log_keeps_the_last_messages_of_each_subject
             a_log_forgets_what_is_too_old
+            a_full_log_refuses_until_there_is_room
             a_log_that_exists_is_changed
             without_a_log_nothing_is_stored
             two_logs_do_not_share_a_subject
@@ -153,6 +154,7 @@ fn log_spec(name: &str, subjects: &[&str]) -> LogSpec {
         subjects: subjects.iter().copied().map(subject).collect(),
         per_subject_max: None,
         age_max: None,
+        bytes_max: None,
         work_queue: false,
         dedup_window: Duration::from_secs(120),
         republish: None,

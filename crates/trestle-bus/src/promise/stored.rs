@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, future::Future as _, task::Poll, time::Duration};
 
-use super::{append, ensure, listen, log_spec, message, payload, soon, subject, text};
-use crate::{BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored};
+use super::{append, ensure, fetch, listen, log_spec, message, payload, soon, subject, text};
+use crate::{Appended, BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored};
 
 fn texts(stored: &[Stored]) -> Vec<&str> {
     stored.iter().map(|stored| text(&stored.payload)).collect()
@@ -185,6 +185,49 @@ pub async fn a_log_forgets_what_is_too_old(fabric: Fabric) {
     .await;
     assert!(read(&fabric, "log.a", 1, 10).await.is_empty());
     assert!(append(&fabric, "log.a", "new").await > first);
+}
+
+/// Above its bytes a log refuses, also empty messages, and says so; what it has stays; what is done makes room.
+pub async fn a_full_log_refuses_until_there_is_room(fabric: Fabric) {
+    const MAX: u64 = 100_000;
+    let spec = LogSpec { bytes_max: Some(MAX), work_queue: true, ..log_spec("LOG", &["log.*"]) };
+    ensure(&fabric, &spec).await;
+    let append = async |dedup: Option<&str>, bytes: usize| {
+        fabric.log.append(&subject("log.a"), dedup, vec![b'x'; bytes].into()).await
+    };
+    let known = append(Some("id"), 10_000).await.expect("fits");
+    let mut stored = 1;
+    let refused = loop {
+        match append(None, 10_000).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored <= 10, "more than its bytes");
+    };
+    assert!(matches!(&refused, BusError::Full { log, max: MAX } if log == "LOG"), "{refused:?}");
+    assert!(stored > 5, "{stored}");
+    let empty = soon(async {
+        loop {
+            if let Err(error) = append(None, 0).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(empty, BusError::Full { .. }), "{empty:?}");
+    assert_eq!(append(Some("id"), 10_000).await.expect("is there"), Appended { duplicate: true, ..known });
+
+    let all = ConsumerSpec {
+        log: "LOG".into(),
+        name: "worker".into(),
+        filter: subject("log.a"),
+        ack_wait: Duration::from_secs(300),
+    };
+    let consumer = fabric.log.consumer(&all).await.expect("makes the consumer");
+    fetch(&*consumer, 1).await[0].ack().await.expect("acks");
+    append(None, 5_000).await.expect("there is room again");
+    ensure(&fabric, &LogSpec { bytes_max: None, ..spec }).await;
+    append(None, 100_000).await.expect("it was changed");
 }
 
 /// `ensure` may be called again with the same spec, and changes the log to another one, keeping what fits.

@@ -2,11 +2,8 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout_at},
-};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     config::NatsConfig,
@@ -24,9 +21,6 @@ const COMMANDS_MAX: usize = 4 << 10;
 
 /// Messages the client holds per subscription until our own queue takes them, which it does at once.
 const CLIENT_QUEUE_MAX: usize = 64 << 10;
-
-/// Events of the client that wait to be followed.
-const EVENTS_MAX: usize = 256;
 
 /// Why there is no connection to NATS.
 #[derive(Debug, thiserror::Error)]
@@ -73,25 +67,21 @@ pub enum NatsError {
     },
 }
 
-/// Connects, trying again until the time is over, and says where the client's events are to be heard.
-pub(crate) async fn connect(
-    config: &NatsConfig,
-    signals: &Arc<Signals>,
-) -> Result<(Client, mpsc::Receiver<Event>), NatsError> {
+/// Connects, trying again until the time is over. What happens to the connection is told to `signals`.
+pub(crate) async fn connect(config: &NatsConfig, signals: &Arc<Signals>) -> Result<Client, NatsError> {
     let url = config.shown_url();
-    let (sender, events) = mpsc::channel(EVENTS_MAX);
     let servers: Result<Vec<ServerAddr>, _> = config.url.split(',').map(|server| server.trim().parse()).collect();
     let servers = servers.and_then(|servers| match servers.iter().find(|server| server.host().is_empty()) {
         Some(_) => Err(io::Error::other("it names no host")),
         None => Ok(servers),
     });
     let servers = servers.map_err(|source| NatsError::Url { url: url.clone(), source })?;
-    let options = options(config, &servers, signals, sender).await?;
+    let options = options(config, &servers, signals).await?;
     let until = Instant::now() + config.connect_timeout;
     let (mut pause, mut last) = (PAUSE_MIN, None);
     loop {
         match timeout_at(until, options.clone().connect(servers.clone())).await {
-            Ok(Ok(client)) => return Ok((client, events)),
+            Ok(Ok(client)) => return Ok(client),
             Ok(Err(source)) if is_final(source.kind()) => return Err(NatsError::Refused { url, source }),
             Ok(Err(source)) => last = Some(source),
             Err(_) => {}
@@ -121,7 +111,6 @@ async fn options(
     config: &NatsConfig,
     servers: &[ServerAddr],
     signals: &Arc<Signals>,
-    events: mpsc::Sender<Event>,
 ) -> Result<ConnectOptions, NatsError> {
     let signals = signals.clone();
     let mut options = ConnectOptions::new()
@@ -136,12 +125,9 @@ async fn options(
             jittered(doubled.min(PAUSE_MAX))
         })
         .event_callback(move |event| {
-            if event == Event::Disconnected {
-                signals.broke();
-            }
-            let events = events.clone();
-            // Nobody follows any more once the bus is gone.
-            async move { drop(events.send(event).await) }
+            // Never waits: the client drops events while it waits for us.
+            signals.hear(&event);
+            std::future::ready(())
         });
     // The client does not look at the names in its URLs itself.
     if let Some(server) = servers.iter().find(|server| server.has_user_pass()) {

@@ -30,7 +30,7 @@ const GONE_KEPT: Duration = Duration::from_secs(600);
 /// Events that wait for one watcher; the rest waits on the server.
 const EVENTS_MAX: usize = 4 << 10;
 
-/// Before a watch that broke is tried again.
+/// Before a watch that broke or ended is taken up again.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// [`Kv`] in a JetStream bucket, which is made when it is first used.
@@ -217,6 +217,7 @@ impl Watching {
         loop {
             if let Some(watch) = watch.take() {
                 self.follow(watch).await;
+                sleep(jittered(PAUSE)).await; // one that ends at once is not made again at once
             }
             let usable = state.wait_for(|state| *state != BusState::Away).await.map(|state| *state);
             if self.sender.is_closed() || !matches!(usable, Ok(BusState::Connected(_))) {

@@ -9,6 +9,7 @@
 mod barrier;
 mod config;
 mod connect;
+mod connections;
 mod consumer;
 mod jetstream;
 mod kv;
@@ -16,7 +17,7 @@ mod link;
 mod log;
 mod publish;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 pub use config::{NatsConfig, TlsFiles};
 pub use connect::NatsError;
@@ -24,6 +25,7 @@ use trestle_bus::Fabric;
 
 use crate::{
     barrier::Barrier,
+    connections::Connections,
     kv::BucketKv,
     link::{Link, Signals},
     log::StreamLog,
@@ -40,14 +42,15 @@ impl Nats {
     /// [`NatsError`] names the servers and says what went wrong last.
     pub async fn connect(config: NatsConfig) -> Result<Fabric, NatsError> {
         let signals = Signals::new();
-        let (client, events) = connect::connect(&config, &signals).await?;
+        let client = connect::connect(&config, &signals).await?;
+        let connections = Connections::new(client.statistics().connects.load(Ordering::Relaxed));
         let broke = || NatsError::Broke { url: config.shown_url() };
         let barrier = Barrier::start(client.clone(), config.request_timeout, signals.breaks.subscribe()).await;
         let barrier = barrier.map_err(|_| broke())?;
         barrier.pass().await.ok_or_else(broke)?;
         let link = Link::new(client, config, signals, barrier);
         link.signals.restored(0, 1);
-        tokio::spawn(Link::supervise(Arc::downgrade(&link), events));
+        tokio::spawn(Link::supervise(Arc::downgrade(&link), link.signals.clone(), connections));
         Ok(Fabric {
             bus: Arc::new(CoreBus(link.clone())),
             log: Arc::new(StreamLog(link.clone())),

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,12 +16,16 @@ use async_nats::{Client, Event, connection::State, jetstream::stream};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::Instant,
+    sync::{Notify, Semaphore, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use trestle_bus::{BusError, BusState, Feed};
 
-use crate::{barrier::Barrier, config::NatsConfig};
+use crate::{
+    barrier::Barrier,
+    config::NatsConfig,
+    connections::{Connections, Look, Verdict},
+};
 
 /// Appends on their way at once. The server drops what it cannot queue above 10,000 per stream, unheard by the client;
 /// 8 nodes x 1,024 stay below that, and the way is full at about 64 (MiB and round trips measured).
@@ -30,16 +34,40 @@ const APPENDS_MAX: usize = 1_024;
 /// What the headers of a stored message may take of the server's largest message, in bytes.
 const HEADERS_BYTES: usize = 4 << 10;
 
+/// How often the connection is looked at though the client has told of nothing: a lost event is mended within two.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the client's events say, as they come.
 pub(crate) struct Signals {
     pub(crate) state: watch::Sender<BusState>,
     /// How often the connection broke.
     pub(crate) breaks: watch::Sender<u64>,
+    /// Whether the client has dropped messages since somebody looked.
+    slow: AtomicBool,
+    /// Wakes who follows the connection.
+    told: Notify,
 }
 
 impl Signals {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: watch::Sender::new(BusState::Away), breaks: watch::Sender::new(0) })
+        let (state, breaks) = (watch::Sender::new(BusState::Away), watch::Sender::new(0));
+        Arc::new(Self { state, breaks, slow: AtomicBool::new(false), told: Notify::new() })
+    }
+
+    /// Takes note of what the client tells. Never waits.
+    pub(crate) fn hear(&self, event: &Event) {
+        match event {
+            Event::Disconnected => self.broke(),
+            Event::Connected => self.told.notify_one(),
+            Event::SlowConsumer(_) => {
+                self.slow.store(true, Ordering::Release);
+                self.told.notify_one();
+            }
+            Event::ServerError(error) => tracing::warn!(%error, "NATS server"),
+            Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
+            Event::LameDuckMode => tracing::info!("the NATS server is about to stop"),
+            Event::Closed | Event::Draining => {}
+        }
     }
 
     /// The connection broke.
@@ -155,26 +183,33 @@ impl Link {
         self.feeds.lock().values().for_each(|feed| feed.lost(0));
     }
 
-    /// Follows what the client says until the bus is closed.
-    pub(crate) async fn supervise(link: Weak<Self>, mut events: mpsc::Receiver<Event>) {
-        let mut connections = 1;
-        while let Some(event) = events.recv().await {
+    /// Follows the connection until the bus is let go.
+    pub(crate) async fn supervise(link: Weak<Self>, signals: Arc<Signals>, mut connections: Connections) {
+        let mut number = 1;
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let look = tokio::select! {
+                () = signals.told.notified() => Look::Told,
+                _ = tick.tick() => Look::Tick,
+            };
             let Some(link) = link.upgrade() else { return };
-            match event {
-                Event::Connected if *link.signals.state.borrow() == BusState::Away => {
-                    if link.restore(connections + 1).await {
-                        connections += 1;
-                    }
-                }
-                Event::SlowConsumer(_) => {
-                    tracing::warn!("the NATS client has dropped messages it could not queue");
-                    link.tell_lost();
-                }
-                Event::ServerError(error) => tracing::warn!(%error, "NATS server"),
-                Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
-                Event::LameDuckMode => tracing::info!("the NATS server is about to stop"),
-                Event::Closed => return,
-                Event::Connected | Event::Disconnected | Event::Draining => {}
+            if signals.slow.swap(false, Ordering::AcqRel) {
+                tracing::warn!("the NATS client has dropped messages it could not queue");
+                // The client names the subscription by a number that it tells nobody: it may be any.
+                link.tell_lost();
+            }
+            let made = link.client.statistics().connects.load(Ordering::Relaxed);
+            let (state, stands) = (*signals.state.borrow(), link.check_client().is_ok());
+            let mut verdict = connections.judge(state, stands, made, look);
+            if verdict == Verdict::Broke {
+                tracing::warn!("the connection to NATS broke unheard");
+                signals.broke();
+                verdict = connections.judge(BusState::Away, stands, made, look);
+            }
+            if verdict == Verdict::Restore && link.restore(number + 1).await {
+                number += 1;
+                connections.stands(made);
             }
         }
     }

@@ -109,7 +109,7 @@ impl Edge {
 
     /// Lets what is in flight end, tells every client to reconnect, and closes; within `deadline`.
     ///
-    /// To be called when no new sockets come any more. Connections read no further frames from here on.
+    /// From here on no upgrade is taken, and connections read no further frames.
     pub async fn drain(&self, deadline: Duration) {
         self.drain.cancel();
         self.tasks.close();

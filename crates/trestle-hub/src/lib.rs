@@ -2,7 +2,7 @@
 //!
 //! A [`Member`] is a client's socket as the hub sees it: a session, an encoding, an outbox. Members take [`Seat`]s in
 //! rooms: a channel, the sessions of one user, or everyone. A room listens to its subject on the bus only while somebody
-//! sits in it; what comes is encoded once per encoding and put into every outbox ([`fanout`]). Dropping a seat leaves the
+//! sits in it; what comes is encoded once per encoding and put into every outbox. Dropping a seat leaves the
 //! room, and the last one out ends the bus subscription.
 
 mod fanout;

@@ -156,7 +156,7 @@ impl Conversation {
             Some(Said::Nack(nack)) => self.nack(nack),
             Some(Said::Reply(reply)) => self.reply(reply).await,
             Some(Said::Push(push)) => {
-                self.push(push, room);
+                self.push(push, room).await;
                 return None;
             }
             Some(Said::Credit(v1::Credit { max_in_flight })) => {
@@ -239,9 +239,9 @@ impl Conversation {
         result
     }
 
-    fn push(&mut self, push: v1::PushStreamRequest, room: Room) {
+    async fn push(&mut self, push: v1::PushStreamRequest, room: Room) {
         let answer = |pushed| drop(room.send(Ok(frame(Frame::Pushed(pushed)))));
-        self.window.begin(&self.shared, Some(&self.service.name), self.traceparent.as_deref(), push, answer);
+        self.window.begin(&self.shared, Some(&self.service.name), self.traceparent.as_deref(), push, answer).await;
     }
 
     fn late(&self, requests: Vec<Task>, others: usize) {

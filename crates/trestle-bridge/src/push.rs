@@ -265,6 +265,11 @@ impl Prepared {
     pub(crate) fn subject(&self) -> &Subject {
         &self.subject
     }
+
+    /// Whether a log keeps it.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.stored
+    }
 }
 
 /// By what a stored push is known when it is repeated: an id is unique per source and channel. A log remembers the ids

@@ -28,7 +28,7 @@ pub(crate) async fn converse(
             push = said.message(), if room.is_some() => match (push, room.take()) {
                 (Ok(Some(push)), Some(room)) => {
                     let answer = move |pushed| drop(room.send(Ok(pushed)));
-                    window.begin(&shared, None, traceparent.as_deref(), push, answer);
+                    window.begin(&shared, None, traceparent.as_deref(), push, answer).await;
                 }
                 _ => break,
             },

@@ -1,10 +1,10 @@
-//! The pushes of one stream that are under way: done in their order where they have one subject, side by side where
-//! they do not, and answered as they finish.
+//! The pushes of one stream that are under way: those to one subject in their order, answered as they finish.
 //!
-//! Nothing tells when a call has handed its message over to the bus, short of its end: with a full channel or a spent
-//! budget a first poll may leave it where it was. So the next push to a subject is begun when the one before has ended.
-//! What is fast then is many subjects, or many streams. The bound is the caller's: it reads the next push only when it
-//! has room for one more answer.
+//! A log stores what is polled first first ([`trestle_bus::Log::append`]), so stored pushes are all under way at once,
+//! each polled as it comes. Of other calls nothing tells when they have handed their message over, short of their end:
+//! with a full channel or a spent budget a first poll may leave it where it was. So the next of them to a subject is
+//! begun when the one before has ended. The bound is the caller's: it reads the next push only when it has room for one
+//! more answer.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,24 +12,27 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
 use trestle_bus::Subject;
 use trestle_wire::{Refusal, ServiceName, v1};
 
 use crate::{Shared, push::Origin};
 
+/// A push; its subject if others may be behind it.
+type Push = BoxFuture<'static, Option<Subject>>;
+
 /// Pushes under way.
 #[derive(Default)]
 pub(crate) struct Window {
-    /// The first of each subject.
-    under_way: FuturesUnordered<BoxFuture<'static, Subject>>,
+    /// Those that are stored, and the first of each other subject.
+    under_way: FuturesUnordered<Push>,
     /// Those behind it. A subject is here while one of it is under way.
-    behind: HashMap<Subject, VecDeque<BoxFuture<'static, Subject>>>,
+    behind: HashMap<Subject, VecDeque<Push>>,
 }
 
 impl Window {
     /// Takes a push, and calls `answer` when it is done. It goes on while [`Window::one_done`] is waited for.
-    pub(crate) fn begin(
+    pub(crate) async fn begin(
         &mut self,
         shared: &Arc<Shared>,
         service: Option<&ServiceName>,
@@ -41,18 +44,30 @@ impl Window {
         match shared.prepare(Origin { service, traceparent }, push.unwrap_or_default()) {
             Ok(prepared) => {
                 let shared = shared.clone();
-                self.add(prepared.subject().clone(), async move {
-                    answer(answer_of(seq, shared.send(prepared, count).await));
-                });
+                let (subject, stored) = (prepared.subject().clone(), prepared.is_stored());
+                let push = async move { answer(answer_of(seq, shared.send(prepared, count).await)) };
+                if stored {
+                    self.start(push).await;
+                } else {
+                    self.add(subject, push);
+                }
             }
             Err(refusal) => answer(answer_of(seq, Err(refusal))),
+        }
+    }
+
+    /// Takes something whose order is that of the first polls. Does not wait.
+    async fn start(&mut self, push: impl Future<Output = ()> + Send + 'static) {
+        let mut push = push.map(|()| None).boxed();
+        if poll!(&mut push).is_pending() {
+            self.under_way.push(push);
         }
     }
 
     /// Takes something to be done after all that was taken for the same subject.
     fn add(&mut self, subject: Subject, push: impl Future<Output = ()> + Send + 'static) {
         let done = subject.clone();
-        let push = push.map(move |()| done).boxed();
+        let push = push.map(move |()| Some(done)).boxed();
         match self.behind.get_mut(&subject) {
             Some(behind) => behind.push_back(push),
             None => {
@@ -81,7 +96,8 @@ impl Window {
 
     /// Waits until one is done and begins the one behind it; false if there is none.
     async fn next(&mut self) -> bool {
-        let Some(subject) = self.under_way.next().await else { return false };
+        let Some(done) = self.under_way.next().await else { return false };
+        let Some(subject) = done else { return true };
         match self.behind.get_mut(&subject).and_then(VecDeque::pop_front) {
             Some(next) => self.under_way.push(next),
             None => drop(self.behind.remove(&subject)),
@@ -138,6 +154,31 @@ mod tests {
         window.all_done().await;
         assert_eq!(*done.lock(), ["other room", "first", "second"]);
         assert!(window.is_empty() && window.behind.is_empty());
+    }
+
+    #[tokio::test]
+    async fn stored_pushes_are_polled_in_their_order_and_wait_for_none_before_them() {
+        let (polled, done) = (Done::default(), Done::default());
+        let mut window = Window::default();
+        let mut waiting = Vec::new();
+        for name in ["first", "second"] {
+            let (let_go, push) = push(&done, name);
+            let polled = polled.clone();
+            window
+                .start(async move {
+                    polled.lock().push(name);
+                    push.await;
+                })
+                .await;
+            waiting.push(let_go);
+        }
+        assert_eq!(*polled.lock(), ["first", "second"]);
+        waiting.pop().expect("the second").send(()).expect("waits");
+        window.one_done().await;
+        assert_eq!(*done.lock(), ["second"]);
+        waiting.pop().expect("the first").send(()).expect("waits");
+        window.all_done().await;
+        assert_eq!(*done.lock(), ["second", "first"]);
     }
 
     #[tokio::test]

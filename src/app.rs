@@ -1,6 +1,6 @@
 //! Build, run, drain: one node from its configuration to its exit.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::Router;
@@ -48,7 +48,10 @@ pub(crate) struct Node {
     pub(crate) bridge_stop: CancellationToken,
     pub(crate) demo_stop: CancellationToken,
     pub(crate) http: Server,
-    pub(crate) bridge: Server,
+    pub(crate) bridge: Option<Bridge>,
+    pub(crate) bridge_server: Server,
+    /// How long services have for their acks when the node stops, if the node has that long.
+    pub(crate) bridge_drain: Duration,
     pub(crate) demo: Option<JoinHandle<()>>,
 }
 
@@ -122,7 +125,7 @@ impl Node {
             tracing::warn!("role connector: no connector is part of this version, so it has nothing to do");
         }
         let bridge_stop = CancellationToken::new();
-        let (mut bridge, mut grpc) = (Server::none("gRPC"), None);
+        let (mut bridge_server, mut bridge, mut grpc) = (Server::none("gRPC"), None, None);
         if config.roles.contains(&Role::Bridge) {
             let built = Bridge::new(trestle_bridge::Parts {
                 node: id.clone(),
@@ -137,8 +140,10 @@ impl Node {
             let listener = TcpListener::bind(config.grpc).await.with_context(|| format!("grpc: {}", config.grpc))?;
             grpc = Some(listener.local_addr()?);
             router = router.merge(config.http_api.guard(built.router()));
-            let stop = bridge_stop.clone();
-            bridge = Server::start("gRPC", async move { Ok(built.serve(listener, stop.cancelled_owned()).await?) });
+            let (stop, serving) = (bridge_stop.clone(), built.clone());
+            bridge_server =
+                Server::start("gRPC", async move { Ok(serving.serve(listener, stop.cancelled_owned()).await?) });
+            bridge = Some(built);
         }
 
         router = router.merge(console::router(&status, metrics, config.page && edge.is_some()));
@@ -167,6 +172,8 @@ impl Node {
             demo_stop,
             http,
             bridge,
+            bridge_server,
+            bridge_drain: config.bridge.drain_deadline,
             demo,
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use trestle_bridge::Bridge;
 use trestle_schema::Schemas;
 
 use crate::app::Node;
@@ -45,7 +46,7 @@ impl Signals {
                     continue;
                 }
                 died = node.http.died() => died,
-                died = node.bridge.died() => died,
+                died = node.bridge_server.died() => died,
             };
             tracing::error!(error = format!("{died:#}"), "the node cannot go on: draining");
             return Err(died);
@@ -93,8 +94,12 @@ impl Node {
             edge.drain(deadline - deadline / SERVICES_SHARE).await;
         }
         self.demo_stop.cancel();
+        if let Some(bridge) = &self.bridge {
+            // What is not acked by then has to be given back while the bus is still there.
+            bridge.set_drain_deadline(self.bridge_drain.min(left().saturating_sub(Bridge::AFTER_DRAIN)));
+        }
         self.bridge_stop.cancel();
-        let bridge = self.bridge.ended(left()).await;
+        let bridge = self.bridge_server.ended(left()).await;
         if let Some(demo) = self.demo {
             let _ended = tokio::time::timeout(left(), demo).await;
         }

@@ -273,7 +273,7 @@ fn read_segment(path: &Path, last: bool, found: &mut impl FnMut(Record<'_>, Plac
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -286,7 +286,7 @@ impl DataDir {
         }
         lock.set_len(0)?;
         writeln!(lock, "{}", std::process::id())?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     pub(super) fn log(&self, name: &str) -> PathBuf {
@@ -294,9 +294,27 @@ impl DataDir {
     }
 }
 
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is being started holds a copy of it for a moment.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(path = %self.path.display(), %error, "the data directory cannot be given back");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_directory_is_given_back_though_a_copy_of_its_lock_is_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = DataDir::open(folder.path()).expect("opens");
+        let _copy = data.lock.try_clone().expect("is copied, as by a fork");
+        drop(data);
+        DataDir::open(folder.path()).expect("opens again");
+    }
 
     #[test]
     fn each_directory_that_is_made_is_made_to_last_in_the_one_above() {

@@ -4,13 +4,14 @@
 //! session's next deadline, the node's drain. What always holds: a client that does not read still is heard, and one that
 //! is not heard still is written to; nothing is taken from the outbox before what was taken is with the kernel.
 
-use std::{collections::HashMap, future::poll_fn, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use trestle_codec::{Encoded, Frame, Inbound, decode, encode, join};
 use trestle_hub::{Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Session, State};
@@ -60,6 +61,8 @@ enum End {
     Gone(WebSocket),
 }
 
+type Signal = Pin<Box<WaitForCancellationFutureOwned>>;
+
 struct Connection {
     edge: Arc<Edge>,
     hello: Hello,
@@ -71,6 +74,12 @@ struct Connection {
     /// Reused between rounds.
     actions: Vec<Action>,
     frames: Vec<Encoded>,
+    /// Rings at the next deadline or before it: it is moved only when a deadline comes nearer, not for every sign of
+    /// life, since moving a timer takes a lock that all connections share.
+    timer: Pin<Box<Sleep>>,
+    /// The node's signals, listened to once and not anew in every round, for the same reason.
+    drain: Signal,
+    stop: Signal,
     /// Whether the client was read from in the last round.
     reading: bool,
     draining: bool,
@@ -104,6 +113,9 @@ impl Connection {
             std::time::Instant::now(),
         );
         Self {
+            timer: Box::pin(sleep_until(Instant::from_std(session.wakes_at()))),
+            drain: Box::pin(edge.drain.clone().cancelled_owned()),
+            stop: Box::pin(edge.stop.clone().cancelled_owned()),
             edge,
             hello,
             session,
@@ -130,7 +142,12 @@ impl Connection {
                     let _in_time = timeout(self.edge.config.close_timeout, self.lane.finish()).await;
                     return End::Gone(socket);
                 }
-                Came::Frames => self.write(&mut socket),
+                Came::Frames => {
+                    let close = self.write(&mut socket);
+                    // Most of the time the kernel takes it at once.
+                    socket.flush_now().await;
+                    close
+                }
                 Came::Overflow => Some(CloseCode::Slow),
                 Came::Done(done) => self.done(&mut socket, done).await,
                 Came::Deadline => self.deadline(&mut socket).await,
@@ -157,22 +174,31 @@ impl Connection {
 
     async fn wait(&mut self, socket: &mut WebSocket) -> Came {
         let read = self.reads();
-        let (edge, draining, writable) = (&self.edge, self.draining, socket.writable());
-        let outbox = &self.member.outbox;
-        let frames = &mut self.frames;
         let wakes = read.then(|| Instant::from_std(self.session.wakes_at()));
-        let stalls = socket.unflushed_since().map(|since| since + edge.config.write_timeout);
+        let stalls = socket.unflushed_since().map(|since| since + self.edge.config.write_timeout);
         let deadline = [wakes, stalls].into_iter().flatten().min();
+        self.arm(deadline);
+        let (draining, writable) = (self.draining, socket.writable());
+        let Self { member, frames, lane, timer, drain, stop, .. } = self;
+        let outbox = &member.outbox;
         tokio::select! {
             step = socket.step(read) => Came::Socket(step),
             taken = poll_fn(|context| outbox.poll_take(context, BATCH_FRAMES_MAX, frames)), if writable => {
                 if taken.is_ok() { Came::Frames } else { Came::Overflow }
             }
             () = poll_fn(|context| outbox.poll_overflow(context)), if !writable => Came::Overflow,
-            done = self.lane.next() => Came::Done(done),
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Came::Deadline,
-            () = edge.drain.cancelled(), if !draining => Came::Drain,
-            () = edge.stop.cancelled() => Came::Stop,
+            done = lane.next() => Came::Done(done),
+            () = timer.as_mut(), if deadline.is_some() => Came::Deadline,
+            () = drain.as_mut(), if !draining => Came::Drain,
+            () = stop.as_mut() => Came::Stop,
+        }
+    }
+
+    /// Sees to it that the timer rings at `deadline` at the latest.
+    fn arm(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return };
+        if self.timer.is_elapsed() || deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
         }
     }
 

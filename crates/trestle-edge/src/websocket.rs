@@ -100,15 +100,10 @@ impl WebSocket {
     }
 
     fn poll_step(&mut self, read: bool, context: &mut Context<'_>) -> Poll<Step> {
-        if self.unflushed.is_some() {
-            match Pin::new(&mut self.inner).poll_flush(context) {
-                Poll::Ready(Ok(())) => {
-                    (self.unflushed, self.pongs) = (None, 0);
-                    return Poll::Ready(Step::Flushed);
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Gone),
-                Poll::Pending => {}
-            }
+        if self.unflushed.is_some()
+            && let Poll::Ready(flushed) = self.poll_flush(context)
+        {
+            return Poll::Ready(if flushed { Step::Flushed } else { Step::Gone });
         }
         if !read || self.pongs >= PONGS_MAX {
             return Poll::Pending;
@@ -119,6 +114,26 @@ impl WebSocket {
             Poll::Ready(None) => Poll::Ready(Step::Gone),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether all that was written is with the kernel now; `false` if it never will be.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        flushed.map(|flushed| {
+            if flushed.is_ok() {
+                (self.unflushed, self.pongs) = (None, 0);
+            }
+            flushed.is_ok()
+        })
+    }
+
+    /// Hands to the kernel what it takes at once; the rest, and any fault, is [`WebSocket::step`]'s.
+    pub(crate) async fn flush_now(&mut self) {
+        poll_fn(|context| {
+            let _flushed = self.poll_flush(context);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn read(&mut self, message: Message) -> Step {

@@ -144,9 +144,11 @@ impl Ready {
         let (demo, push) = (self.demo && grpc.is_some(), self.push);
         let own = "The demo's schemas and services are in use (--schemas DIR for your own). Try, in another terminal:";
         say(demo && (edge || push), format!("\n{own}"));
-        say(demo && edge, format!("  trestle sub room:42 --url ws://{listen}/ws"));
-        let quote = r#"trestle request GET_QUOTE '{"sku":"a1","quantity":3}'"#;
-        say(demo && edge, format!("  {quote} --url ws://{listen}/ws"));
+        // As it was called: `target/release/trestle` is on nobody's path.
+        let trestle = std::env::args().next().unwrap_or_else(|| "trestle".into());
+        say(demo && edge, format!("  {trestle} sub room:42 --url ws://{listen}/ws"));
+        let quote = r#"request GET_QUOTE '{"sku":"a1","quantity":3}'"#;
+        say(demo && edge, format!("  {trestle} {quote} --url ws://{listen}/ws"));
         let body =
             r#"{"target":{"channel":"room:42"},"message":{"messageType":"chat.v1.Comment","payload":{"text":"hi"}}}"#;
         say(demo && push, format!("  curl --json '{body}' http://{listen}/v1/push"));
@@ -167,7 +169,7 @@ mod tests {
     fn the_welcome_names_only_what_is_served() {
         let all = Ready::new(&Config::default());
         let text = said(&all, true, true);
-        for part in ["clients ", "services ", "page ", "trestle sub", "trestle request", "curl"] {
+        for part in ["clients ", "services ", "page ", " sub room:42", " request GET_QUOTE", "curl"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         let bridge = said(&all, false, true);

@@ -190,7 +190,8 @@ impl Connection {
             done = lane.next() => Came::Done(done),
             () = timer.as_mut(), if deadline.is_some() => Came::Deadline,
             () = drain.as_mut(), if !draining => Came::Drain,
-            () = stop.as_mut() => Came::Stop,
+            // It never comes before the drain, and each signal that is looked at takes a lock of its own.
+            () = stop.as_mut(), if draining => Came::Stop,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use trestle_auth::{Channels, Gate};
 use trestle_bridge::{Bridge, NamespaceView};
 use trestle_bus::{
-    BusState, Fabric,
+    BusState, Fabric, LogSpec,
     embedded::{Embedded, EmbeddedConfig},
     logs,
 };
@@ -89,7 +89,7 @@ impl Node {
         let schemas = Schemas::open(schema_source(&config)?)?;
         let channels = Arc::new(Channels::new(&config.channels).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?);
         let fabric = open_bus(&config, &id).await?;
-        ensure_logs(&fabric, &subjects, &channels).await?;
+        ensure_logs(&fabric, &subjects, &channels, config.work_bytes_max).await?;
 
         let status = Arc::new(Status::new(fabric.bus.state()));
         let mut router = Router::new();
@@ -201,13 +201,23 @@ async fn open_bus(config: &Config, id: &NodeId) -> anyhow::Result<Fabric> {
     }
 }
 
-async fn ensure_logs(fabric: &Fabric, subjects: &Subjects, channels: &Channels) -> anyhow::Result<()> {
+async fn ensure_logs(
+    fabric: &Fabric,
+    subjects: &Subjects,
+    channels: &Channels,
+    work_bytes_max: u64,
+) -> anyhow::Result<()> {
     let histories = channels.iter().filter_map(|(name, namespace)| {
         let history = namespace.history.as_ref()?;
         Some(logs::history(subjects, name, history.size, history.ttl))
     });
-    for spec in histories.chain([logs::work(subjects)]) {
-        fabric.log.ensure(&spec).await.with_context(|| format!("the bus does not keep log {}", spec.name))?;
+    let work = LogSpec { bytes_max: Some(work_bytes_max), ..logs::work(subjects) };
+    for spec in histories.chain([work]) {
+        fabric.log.ensure(&spec).await.with_context(|| {
+            let size =
+                spec.bytes_max.map(|bytes| format!(" of up to {bytes} bytes (work_bytes_max)")).unwrap_or_default();
+            format!("the bus does not keep log {}{size}; look at its storage limits", spec.name)
+        })?;
     }
     Ok(())
 }

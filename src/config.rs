@@ -39,6 +39,9 @@ pub(crate) struct Config {
     /// Where the embedded bus keeps its logs. Not set: in memory, and gone with the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Bytes of DURABLE and HANDLED messages that may wait for their services; beyond them a message is refused with
+    /// `work_full`. NATS sets this much of its storage aside. 1 GiB: a million messages of 1 KiB.
+    pub(crate) work_bytes_max: u64,
     /// Name of this node, unique among the nodes of one bus: lower-case letters, digits and `-`. Not set: made up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<String>,
@@ -101,6 +104,7 @@ impl Default for Config {
             subject_prefix: "trestle".into(),
             schemas: None,
             data_dir: None,
+            work_bytes_max: trestle_bus::logs::WORK_BYTES_MAX,
             node: None,
             roles: vec![Role::Edge, Role::Bridge],
             drain_timeout: Duration::from_secs(30),
@@ -166,6 +170,9 @@ impl Config {
         faults.extend(self.bridge.faults().into_iter().map(|fault| format!("bridge.{fault}")));
         faults.extend(self.nats.faults());
         faults.extend(self.telemetry.faults());
+        if self.work_bytes_max < 1 << 20 {
+            faults.push(format!("work_bytes_max ({}) must be at least 1048576", self.work_bytes_max));
+        }
         if self.listen == self.grpc && self.listen.port() != 0 {
             faults.push(format!("listen and grpc are both {}; give them different ports", self.listen));
         }

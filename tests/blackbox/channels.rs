@@ -122,17 +122,8 @@ async fn joins_and_leaves_are_answered_in_the_order_they_were_asked_for() {
         let kind = ["subscribed", "unsubscribed", "error"].into_iter().find(|kind| frame[kind].is_object());
         told.push((frame["replyTo"].as_u64(), kind));
     }
-    // The second join comes while the first is being left, and is told to wait; so the second leave is one too many.
-    told.sort();
-    assert_eq!(
-        told,
-        [
-            (Some(2), Some("subscribed")),
-            (Some(3), Some("unsubscribed")),
-            (Some(4), Some("error")),
-            (Some(5), Some("error"))
-        ]
-    );
+    let [joined, left] = ["subscribed", "unsubscribed"].map(Some);
+    assert_eq!(told, [(Some(2), joined), (Some(3), left), (Some(4), joined), (Some(5), left)]);
     assert!(ws.ask(subscribe(6)).await["subscribed"].is_object());
     assert!(ws.ask(unsubscribe(7)).await["unsubscribed"].is_object());
 }

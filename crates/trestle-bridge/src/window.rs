@@ -1,7 +1,8 @@
 //! The pushes of one stream that are under way: those to one subject in their order, answered as they finish.
 //!
 //! A log stores what is polled first first ([`trestle_bus::Log::append`]), so stored pushes are all under way at once,
-//! each polled as it comes. Of other calls nothing tells when they have handed their message over, short of their end:
+//! each polled as it comes; so are counted ones, which hand their message over in their first poll unless the bus is
+//! full. Of other calls nothing tells when they have handed their message over, short of their end:
 //! with a full channel or a spent budget a first poll may leave it where it was. So the next of them to a subject is
 //! begun when the one before has ended. The bound is the caller's: it reads the next push only when it has room for one
 //! more answer.
@@ -46,7 +47,8 @@ impl Window {
                 let shared = shared.clone();
                 let (subject, stored) = (prepared.subject().clone(), prepared.is_stored());
                 let push = async move { answer(answer_of(seq, shared.send(prepared, count).await)) };
-                if stored {
+                // A counted one waits for all nodes; the stream's acks must not wait behind a row of those.
+                if stored || count {
                     self.start(push).await;
                 } else {
                     self.add(subject, push);

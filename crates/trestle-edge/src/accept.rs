@@ -107,6 +107,8 @@ impl Accept {
                 }
                 // accept(2): EINVAL, "socket is not listening".
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
+                // accept(2): the client went away first; the next one is waiting.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;

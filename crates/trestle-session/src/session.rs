@@ -132,13 +132,13 @@ pub enum Action {
     Close(CloseCode),
 }
 
-/// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hearing {
-    /// The hub is asked for it, or has given it.
-    On,
-    /// The hub is asked to end it.
-    Ending,
+/// Where a subscription stands. Joining and leaving are done in the order in which they were asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hearing {
+    /// Whether it is wanted, once all that was asked for is done.
+    wanted: bool,
+    /// How often the hub is asked to end it and has not yet answered.
+    endings: u32,
 }
 
 /// One client's conversation.
@@ -233,10 +233,7 @@ impl Session {
             }
             Event::Admitted(result) => self.admitted(result, actions),
             Event::Subscribed { id, channel, result } => self.subscribed(id, &channel, result, actions),
-            Event::Unsubscribed { id, channel } => {
-                self.subscriptions.remove(&channel);
-                answer_to(id, Answer::Unsubscribed(v1::Unsubscribed { channel: channel.to_string() }), actions);
-            }
+            Event::Unsubscribed { id, channel } => self.unsubscribed(id, channel, actions),
             Event::Settled { id, outstanding, result } => {
                 self.outstanding = self.outstanding.saturating_sub(usize::from(outstanding));
                 match result {
@@ -321,26 +318,23 @@ impl Session {
 
     fn subscribe(&mut self, id: u32, channel: ChannelName, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         self.channels.may_subscribe(&self.identity, &channel)?;
-        if let Some(hearing) = self.subscriptions.get(&channel) {
-            let message = match hearing {
-                Hearing::On => format!("this session listens to {channel} already"),
-                Hearing::Ending => format!("this session is about to leave {channel}; wait for the answer"),
-            };
+        if self.subscriptions.get(&channel).is_some_and(|hearing| hearing.wanted) {
+            let message = format!("this session listens to {channel} already");
             return Err(Refusal::new(Reason::AlreadySubscribed, message).field("subscribe.channel"));
         }
-        if self.subscriptions.len() >= self.config.subscriptions_max {
+        if self.subscriptions.len() >= self.config.subscriptions_max && !self.subscriptions.contains_key(&channel) {
             let message = format!("a session may listen to {} channels", self.config.subscriptions_max);
             return Err(Refusal::new(Reason::TooManySubscriptions, message).field("subscribe.channel"));
         }
-        self.subscriptions.insert(channel.clone(), Hearing::On);
+        self.subscriptions.entry(channel.clone()).or_default().wanted = true;
         actions.push(Action::Subscribe { id, channel });
         Ok(())
     }
 
     fn subscribed(&mut self, id: u32, channel: &ChannelName, result: Result<(), Refusal>, actions: &mut Vec<Action>) {
         let Err(refusal) = result else { return };
-        // One that is about to end stays until its own answer.
-        if self.subscriptions.get(channel) == Some(&Hearing::On) {
+        // One that is about to end, or was asked for again after that, stays until its own answer.
+        if self.subscriptions.get(channel).is_some_and(|hearing| hearing.endings == 0) {
             self.subscriptions.remove(channel);
         }
         self.refuse(id, refusal, actions);
@@ -348,14 +342,27 @@ impl Session {
 
     fn unsubscribe(&mut self, id: u32, channel: ChannelName, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         match self.subscriptions.get_mut(&channel) {
-            Some(hearing @ Hearing::On) => *hearing = Hearing::Ending,
-            Some(Hearing::Ending) | None => {
+            Some(hearing) if hearing.wanted => {
+                hearing.wanted = false;
+                hearing.endings += 1;
+            }
+            Some(_) | None => {
                 let message = format!("this session does not listen to {channel}");
                 return Err(Refusal::new(Reason::NotSubscribed, message).field("unsubscribe.channel"));
             }
         }
         actions.push(Action::Unsubscribe { id, channel });
         Ok(())
+    }
+
+    fn unsubscribed(&mut self, id: u32, channel: ChannelName, actions: &mut Vec<Action>) {
+        if let Some(hearing) = self.subscriptions.get_mut(&channel) {
+            hearing.endings -= 1;
+            if hearing.endings == 0 && !hearing.wanted {
+                self.subscriptions.remove(&channel);
+            }
+        }
+        answer_to(id, Answer::Unsubscribed(v1::Unsubscribed { channel: channel.to_string() }), actions);
     }
 
     fn publish(

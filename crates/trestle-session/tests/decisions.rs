@@ -162,13 +162,32 @@ fn a_channel_is_listened_to_once_and_left_once() {
     assert_eq!(error(&talk.frame(4, Frame::Subscribe { channel: channel("room:2") })).1, "too_many_subscriptions");
     let left = talk.frame(5, Frame::Unsubscribe { channel: room() });
     assert!(matches!(left[..], [Action::Unsubscribe { id: 5, .. }]), "{left:?}");
-    // Until the hub has let go, it can be neither left again nor joined anew.
     assert_eq!(error(&talk.frame(6, Frame::Unsubscribe { channel: room() })).1, "not_subscribed");
-    assert_eq!(error(&talk.frame(7, Frame::Subscribe { channel: room() })).1, "already_subscribed");
     let told = talk.on(Event::Unsubscribed { id: 5, channel: room() });
     assert!(matches!(answers(&told)[..], [(5, Answer::Unsubscribed(_))]), "{told:?}");
     assert_eq!(error(&talk.frame(8, Frame::Unsubscribe { channel: room() })).1, "not_subscribed");
     assert!(matches!(talk.frame(9, Frame::Subscribe { channel: room() })[..], [Action::Subscribe { id: 9, .. }]));
+}
+
+#[test]
+fn a_channel_can_be_left_and_joined_anew_without_waiting() {
+    let mut talk = Talk::admitted(SessionConfig { subscriptions_max: 1, ..SessionConfig::default() });
+    let room = || channel("room:1");
+    let (join, leave) = (|| Frame::Subscribe { channel: room() }, || Frame::Unsubscribe { channel: room() });
+    for (id, frame) in [(2, join()), (3, leave()), (4, join()), (5, leave()), (6, join())] {
+        let asked = talk.frame(id, frame);
+        assert!(matches!(asked[..], [Action::Subscribe { .. } | Action::Unsubscribe { .. }]), "{id}: {asked:?}");
+    }
+    assert_eq!(error(&talk.frame(7, join())).1, "already_subscribed");
+    // The first join fails; what was asked for after it goes on.
+    let refusal = Refusal::new(Reason::BusAway, "away");
+    assert_eq!(error(&talk.on(Event::Subscribed { id: 2, channel: room(), result: Err(refusal) })).1, "bus_away");
+    talk.on(Event::Unsubscribed { id: 3, channel: room() });
+    talk.on(Event::Subscribed { id: 4, channel: room(), result: Ok(()) });
+    talk.on(Event::Unsubscribed { id: 5, channel: room() });
+    talk.on(Event::Subscribed { id: 6, channel: room(), result: Ok(()) });
+    assert_eq!(error(&talk.frame(8, join())).1, "already_subscribed", "it is listened to in the end");
+    assert!(matches!(talk.frame(9, leave())[..], [Action::Unsubscribe { id: 9, .. }]));
 }
 
 #[test]

@@ -222,8 +222,7 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// The place of the first mark in `bytes` from `from` on that says that all before it had been flushed.
 fn flushed_later(bytes: &[u8], from: usize) -> Option<usize> {
-    let is_mark = |at: &usize| matches!(Record::read(&bytes[*at..]), Some((Record::Flushed { at: said }, _)) if said == *at as u64);
-    (from..bytes.len()).find(is_mark)
+    (from..bytes.len()).find(|at| Record::says_flushed_at(&bytes[*at..], *at as u64))
 }
 
 /// Reads a segment from its start. What is not whole is cut off the `last` one if it was never flushed: if no mark of a

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use trestle_testkit::Gateway;
 
-use crate::support::{Ws, comment, file, gateway, http, push};
+use crate::support::{EXAMPLES, Ws, comment, file, gateway, http, push};
 
 fn trestle(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trestle")).args(args).output().expect("the binary runs")
@@ -64,7 +64,7 @@ fn the_routing_table_is_printed() {
 
 #[test]
 fn check_finds_nothing_wrong_with_the_examples() {
-    let output = trestle(&["check", concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples")]);
+    let output = trestle(&["check", EXAMPLES]);
     assert!(output.status.success(), "{}", said(&output));
 }
 

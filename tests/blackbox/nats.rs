@@ -8,12 +8,8 @@ use trestle_testkit::{Gateway, NatsServer};
 
 use crate::{
     service::{Instance, envelope},
-    support::{PATIENCE, Ws, comment, file, gateway, http, push},
+    support::{EXAMPLES, PATIENCE, QUOTE, Ws, comment, file, gateway, http, push},
 };
-
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
-/// shop.v1.Quote { sku: "a1", cents: 199 }
-const QUOTE: &[u8] = &[0x0a, 2, b'a', b'1', 0x10, 0xc7, 0x01];
 
 async fn node(nats: &NatsServer, more: &[&str]) -> Gateway {
     let url = nats.url();

@@ -7,19 +7,11 @@ use trestle_wire::v1::{self, gateway_frame::Frame as Got, service_frame::Frame a
 
 use crate::{
     service::{Instance, envelope},
-    support::{Ws, gateway},
+    support::{QUOTE, Ws, quiet},
 };
-
-/// shop.v1.Quote { sku: "a1", cents: 199 }
-const QUOTE: &[u8] = &[0x0a, 2, b'a', b'1', 0x10, 0xc7, 0x01];
 
 fn quote(id: u32, timeout: &str) -> Value {
     json!({"id": id, "request": {"message": {"messageType": "GET_QUOTE", "payload": {"sku": "a1"}}, "timeout": timeout}})
-}
-
-/// A gateway with the example schemas and no services of its own.
-async fn quiet() -> trestle_testkit::Gateway {
-    gateway(&["--schemas", concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples")]).await
 }
 
 #[tokio::test]

@@ -6,19 +6,16 @@ use trestle_wire::v1::gateway_frame::Frame as Got;
 
 use crate::{
     service::Instance,
-    support::{Ws, file, gateway, http},
+    support::{EXAMPLES, QUOTE, Ws, file, gateway, http},
 };
 
 /// Headers of an upgrade that nothing is wrong with.
 const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-/// shop.v1.Quote { sku: "a1", cents: 199 }
-const QUOTE: &[u8] = &[0x0a, 2, b'a', b'1', 0x10, 0xc7, 0x01];
 
 #[tokio::test]
 async fn what_is_in_flight_ends_before_the_gateway_does() {
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
-    let mut gateway = gateway(&["--schemas", examples]).await;
+    let mut gateway = gateway(&["--schemas", EXAMPLES]).await;
     let mut billing = Instance::attach(&gateway, "billing", &[], 8).await;
     let idle = Ws::on(&gateway, "room:1").await;
     let mut busy = Ws::connect(&gateway).await;
@@ -43,11 +40,10 @@ async fn what_is_in_flight_ends_before_the_gateway_does() {
 
 #[tokio::test]
 async fn an_unacked_delivery_has_time_and_is_given_back_after_it() {
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
     let data = tempfile::tempdir().expect("a folder");
     let config = file("[bridge]\ndrain_deadline = \"1s\"\n");
     let (data, config) = (data.path().to_str().unwrap(), config.path().to_str().unwrap());
-    let args = ["--schemas", examples, "--data-dir", data, "--config", config];
+    let args = ["--schemas", EXAMPLES, "--data-dir", data, "--config", config];
     let mut first = gateway(&args).await;
     let mut users = Instance::attach(&first, "users", &[], 8).await;
     let mut ws = Ws::connect(&first).await;
@@ -79,8 +75,7 @@ async fn a_ready_node_says_so() {
 
 /// A gateway with a request that its service does not answer yet, and that has been told to stop.
 async fn stopping() -> (Gateway, Instance, Ws, u64) {
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
-    let mut gateway = gateway(&["--schemas", examples]).await;
+    let mut gateway = gateway(&["--schemas", EXAMPLES]).await;
     let mut billing = Instance::attach(&gateway, "billing", &[], 8).await;
     let mut busy = Ws::connect(&gateway).await;
     let request = json!({"message": {"messageType": "GET_QUOTE", "payload": {"sku": "a1"}}, "timeout": "20s"});

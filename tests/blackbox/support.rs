@@ -14,6 +14,16 @@ use trestle_testkit::Gateway;
 /// Longest wait for anything that should come soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The folder of the example schemas.
+pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
+/// shop.v1.Quote { sku: "a1", cents: 199 }
+pub(crate) const QUOTE: &[u8] = &[0x0a, 2, b'a', b'1', 0x10, 0xc7, 0x01];
+
+/// A gateway with the example schemas and no services of its own.
+pub(crate) async fn quiet() -> Gateway {
+    gateway(&["--schemas", EXAMPLES]).await
+}
+
 /// Starts the real binary with `args`.
 pub(crate) async fn gateway(args: &[&str]) -> Gateway {
     Gateway::start(env!("CARGO_BIN_EXE_trestle"), args).await.expect("the gateway starts")

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use trestle_service::{Context, Nack, Service, Target};
 use trestle_testkit::{Collector, Gateway, otel::Span};
 
-use crate::support::{PATIENCE, Ws, comment, file, gateway};
+use crate::support::{EXAMPLES, PATIENCE, Ws, comment, file, gateway};
 
 /// The example of the specification; the client's own span is `00f067aa0ba902b7`.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -28,8 +28,7 @@ struct OrderPaid {
 async fn traced(endpoint: &str, ratio: f64) -> (Gateway, NamedTempFile) {
     let config = file(&format!("[telemetry]\notlp_endpoint = \"{endpoint}\"\nsample_ratio = {ratio:?}\n"));
     let path = config.path().to_str().expect("a temp path is text");
-    let schemas = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
-    (gateway(&["--config", path, "--schemas", schemas]).await, config)
+    (gateway(&["--config", path, "--schemas", EXAMPLES]).await, config)
 }
 
 /// A tracer of a service, as any program in Rust sets one up.

@@ -3,20 +3,15 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::{Value, json};
-use trestle_testkit::Gateway;
 use trestle_wire::v1::{self, service_frame::Frame as Say};
 
 use crate::{
     service::{Instance, envelope},
-    support::{Ws, gateway},
+    support::{EXAMPLES, Ws, gateway, quiet},
 };
 
 fn user(id: u32, name: &str) -> Value {
     json!({"id": id, "message": {"id": name, "messageType": "USER_CREATED", "payload": {"userId": name}}})
-}
-
-async fn quiet() -> Gateway {
-    gateway(&["--schemas", concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples")]).await
 }
 
 #[tokio::test]
@@ -157,8 +152,7 @@ async fn one_id_of_two_types_is_two_messages() {
 async fn stored_work_survives_the_gateways_death_when_there_is_a_data_dir() {
     let dir = tempfile::tempdir().expect("a temp folder");
     let data = dir.path().to_str().expect("utf-8");
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
-    let args = ["--schemas", examples, "--data-dir", data];
+    let args = ["--schemas", EXAMPLES, "--data-dir", data];
     let mut first = gateway(&args).await;
     let mut ws = Ws::connect(&first).await;
     for id in 2..12 {

@@ -322,11 +322,12 @@ async fn work_that_is_never_done_does_not_hold_all_later_files() {
     assert_eq!(read(&fabric, "log.poison").await, [(poison, "poison".into())], "it has moved to a newer file");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "is the process that the next test runs and kills"]
-async fn a_child_appends_until_it_is_killed() {
-    let dir = std::env::var_os("TRESTLE_BUS_TEST_DIR").expect("the next test sets it");
-    let fabric = begin(Path::new(&dir), &spec(false)).await;
+/// Says to this program that it is the process that appends and is killed, and where.
+const APPENDER_DIR: &str = "TRESTLE_BUS_TEST_DIR";
+
+/// Appends, and says what was acknowledged, for ever.
+async fn append_until_killed(dir: &Path) {
+    let fabric = begin(dir, &spec(false)).await;
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..4 {
         let fabric = fabric.clone();
@@ -341,14 +342,18 @@ async fn a_child_appends_until_it_is_killed() {
     writers.join_next().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_while_it_appends_keeps_what_it_acknowledged() {
+    // This test is also the process that it runs and kills.
+    if let Some(dir) = std::env::var_os(APPENDER_DIR) {
+        return append_until_killed(Path::new(&dir)).await;
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let mut acked = BTreeSet::new();
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "a_child_appends_until_it_is_killed", "--ignored", "--nocapture"])
-            .env("TRESTLE_BUS_TEST_DIR", folder.path())
+            .args(["--exact", "a_process_killed_while_it_appends_keeps_what_it_acknowledged", "--nocapture"])
+            .env(APPENDER_DIR, folder.path())
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");

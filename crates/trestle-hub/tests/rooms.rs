@@ -144,6 +144,16 @@ impl House {
         self.hub.join(member, channel, history, welcome).await.unwrap()
     }
 
+    /// A member of room:1 that has heard one comment, which says `first`.
+    async fn listener(&self, first: &str) -> (Arc<Member>, Seat) {
+        let member = member(1, Encoding::Protobuf);
+        let seat = self.join(&member, "room:1").await;
+        self.publish("room:1", first).await;
+        welcomed(&member).await;
+        heard(&member).await;
+        (member, seat)
+    }
+
     /// Publishes a comment on a channel as an edge would.
     async fn publish(&self, name: &str, text: &str) {
         let channel = ChannelName::parse(name).unwrap();
@@ -271,11 +281,7 @@ async fn who_joins_is_told_the_offset_that_comes_before_its_first_message() {
 #[tokio::test]
 async fn what_the_bus_did_not_bring_is_read_from_the_history() {
     let house = House::new().await;
-    let a = member(1, Encoding::Protobuf);
-    let _seat = house.join(&a, "room:1").await;
-    house.publish("room:1", "a").await;
-    welcomed(&a).await;
-    heard(&a).await;
+    let (a, _seat) = house.listener("a").await;
     house.publish_unheard("room:1", &["b"]).await;
     house.publish("room:2", "elsewhere").await;
     house.publish_unheard("room:1", &["c"]).await;
@@ -288,11 +294,7 @@ async fn what_the_bus_did_not_bring_is_read_from_the_history() {
 #[tokio::test]
 async fn a_break_that_nothing_follows_is_filled_too() {
     let house = House::new().await;
-    let a = member(1, Encoding::Protobuf);
-    let _seat = house.join(&a, "room:1").await;
-    house.publish("room:1", "a").await;
-    welcomed(&a).await;
-    heard(&a).await;
+    let (a, _seat) = house.listener("a").await;
     house.publish_unheard("room:1", &["b"]).await;
     house.lose("room:1").await;
     assert_eq!(heard(&a).await, ("b".into(), 2, 1));
@@ -301,11 +303,7 @@ async fn a_break_that_nothing_follows_is_filled_too() {
 #[tokio::test]
 async fn what_the_history_no_longer_has_is_told_in_a_gap() {
     let house = House::new().await;
-    let a = member(1, Encoding::Protobuf);
-    let _seat = house.join(&a, "room:1").await;
-    house.publish("room:1", "1").await;
-    welcomed(&a).await;
-    heard(&a).await;
+    let (a, _seat) = house.listener("1").await;
     house.publish_unheard("room:1", &["2", "3", "4", "5", "6"]).await;
     house.lose("room:1").await;
     // Three are kept: 4, 5 and 6.

@@ -5,7 +5,7 @@ use trestle_wire::v1::{self, gateway_frame::Frame as Got, service_frame::Frame a
 
 use crate::{
     service::{Instance, bridge},
-    support::gateway,
+    support::{gateway, quiet},
 };
 
 async fn first_answer(gateway: &trestle_testkit::Gateway, frame: Option<Say>) -> Result<Option<Got>, tonic::Status> {
@@ -17,7 +17,7 @@ async fn first_answer(gateway: &trestle_testkit::Gateway, frame: Option<Say>) ->
 
 #[tokio::test]
 async fn a_bad_hello_ends_the_stream_with_a_status_that_says_why() {
-    let gateway = gateway(&["--schemas", concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples")]).await;
+    let gateway = quiet().await;
     let hello = |service: &str, types: Vec<v1::ConsumedType>| {
         Some(Say::Hello(v1::Hello { service: service.into(), types, ..v1::Hello::default() }))
     };
@@ -44,7 +44,7 @@ async fn a_bad_hello_ends_the_stream_with_a_status_that_says_why() {
 
 #[tokio::test]
 async fn a_bad_frame_after_the_hello_is_told_and_the_stream_lives() {
-    let gateway = gateway(&["--schemas", concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples")]).await;
+    let gateway = quiet().await;
     let mut users = Instance::attach(&gateway, "users", &[], 8).await;
     let rows = [
         (Say::Ack(v1::Ack { delivery_ids: vec![4711] }), "unknown_delivery"),

@@ -98,8 +98,11 @@ proptest! {
         let message = DynamicMessage::decode(descriptor(first.name), &wire[..]).expect("valid wire bytes");
         let mut ours = Vec::new();
         if let Err(refusal) = kind(first.name).protobuf_to_json(&wire, &mut ours) {
-            // The seconds of one and the nanos of the other are no duration; reflection lets them pass.
-            prop_assert!(refusal.message.ends_with("its nanos do not fit its seconds"), "{refusal}");
+            // The seconds of one and the nanos of the other are no duration; reflection lets them pass. The type of one Any
+            // and the value of the other are no Any; reflection has no JSON for them either.
+            let odd_duration = refusal.message.ends_with("its nanos do not fit its seconds");
+            let json = message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new());
+            prop_assert!(odd_duration || json.is_err(), "{refusal}");
             return Ok(());
         }
         let theirs = reflected(&message, &SerializeOptions::new());

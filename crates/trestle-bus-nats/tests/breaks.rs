@@ -229,7 +229,9 @@ async fn consumers_and_watches_go_on_after_a_break() {
         assert_eq!(event.key, expected);
     }
     let again = consumer.fetch(1, PATIENCE).await.expect("fetches");
-    assert_eq!((&again[0].payload[..], again[0].attempt), (&b"x"[..], 2));
+    assert_eq!(&again[0].payload[..], b"x");
+    // A server that is killed may not yet have written down that it had given the message out.
+    assert!((1..=2).contains(&again[0].attempt), "{again:?}");
     again[0].ack().await.expect("acks");
 }
 

@@ -23,15 +23,21 @@ pub enum CloseCode {
     Heartbeat,
     /// 4002: no `connect` within `connect_timeout`; reconnect.
     ConnectTimeout,
+    /// 4003: the node takes no more clients in this moment; reconnect after the `retry_after` of the error before it.
+    Busy,
     /// 4500: the token is missing, wrong or expired; get another before reconnecting.
     Unauthenticated,
     /// 4501: too many faults on one connection; do not reconnect before the client is mended.
     TooManyFaults,
+    /// 4502: the session goes on on another connection; this one is done.
+    Replaced,
+    /// 4503: a service or an operator has ended the session.
+    Kicked,
 }
 
 impl CloseCode {
     /// Every code, in the order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Normal,
         Self::Protocol,
         Self::Unsupported,
@@ -42,8 +48,11 @@ impl CloseCode {
         Self::Slow,
         Self::Heartbeat,
         Self::ConnectTimeout,
+        Self::Busy,
         Self::Unauthenticated,
         Self::TooManyFaults,
+        Self::Replaced,
+        Self::Kicked,
     ];
 
     /// The number on the wire.
@@ -60,8 +69,11 @@ impl CloseCode {
             Self::Slow => 4000,
             Self::Heartbeat => 4001,
             Self::ConnectTimeout => 4002,
+            Self::Busy => 4003,
             Self::Unauthenticated => 4500,
             Self::TooManyFaults => 4501,
+            Self::Replaced => 4502,
+            Self::Kicked => 4503,
         }
     }
 
@@ -81,13 +93,19 @@ impl CloseCode {
             Self::ConnectTimeout => "no connect frame in time",
             Self::Unauthenticated => "token missing, wrong or expired",
             Self::TooManyFaults => "too many faulty frames",
+            Self::Busy => "node is busy, reconnect later",
+            Self::Replaced => "session goes on on another connection",
+            Self::Kicked => "session ended by the operator",
         }
     }
 
     /// Whether the client should connect again by itself.
     #[must_use]
     pub const fn reconnect(self) -> bool {
-        matches!(self, Self::Internal | Self::Restart | Self::Slow | Self::Heartbeat | Self::ConnectTimeout)
+        matches!(
+            self,
+            Self::Internal | Self::Restart | Self::Slow | Self::Heartbeat | Self::ConnectTimeout | Self::Busy
+        )
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Everything that crosses a border of the process is named here: the frames and envelopes of `proto/trestle/v1`
 //! ([`v1`]), the names inside them ([`name`]), the subjects they travel on ([`subject`]), what is said when something
-//! is refused ([`refusal`]) and how a WebSocket is closed ([`close`]).
+//! is refused ([`refusal`]), how a WebSocket is closed ([`close`]) and how sessions are picked by their tags ([`selector`]).
 
 pub mod close;
 pub mod name;
 pub mod refusal;
+pub mod selector;
 pub mod subject;
 
 pub use close::CloseCode;
-pub use name::{ChannelName, InvalidName, NodeId, ServiceName, SessionId, UserId};
+pub use name::{ChannelName, GroupName, InvalidName, NodeId, ServiceName, SessionId, UserId};
 pub use refusal::{Reason, Refusal};
+pub use selector::{Selector, Tags};
 pub use subject::{Subject, Subjects};
 
 /// Types generated from `proto/trestle/v1`.

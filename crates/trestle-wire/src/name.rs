@@ -7,7 +7,9 @@ use std::{fmt, sync::Arc};
 pub const CHANNEL_BYTES_MAX: usize = 200;
 /// Longest namespace, service or node name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Longest user or session id, in bytes.
+/// The namespace of users' inboxes; no other channel has it.
+pub const INBOX: &str = "inbox";
+/// Longest user, group or session id, in bytes.
 pub const ID_BYTES_MAX: usize = 128;
 
 /// A name that breaks its rule.
@@ -72,6 +74,10 @@ text_newtype! {
     SessionId
 }
 text_newtype! {
+    /// A group of sessions: any printable text without white space, `*` and `>`.
+    GroupName
+}
+text_newtype! {
     /// The authenticated subject of a session: any printable text without white space at its ends.
     UserId
 }
@@ -97,6 +103,12 @@ impl ChannelName {
             return fault(&format!("contains {bad:?}; control characters, white space, '*' and '>' are not allowed"));
         }
         Ok(Self(name.into()))
+    }
+
+    /// The channel that is the inbox of `user`: `inbox:<user>`, with what a channel's name may not hold as `%XX`.
+    #[must_use]
+    pub fn inbox(user: &UserId) -> Self {
+        Self(format!("{INBOX}:{}", crate::subject::token(user.as_str())).into())
     }
 
     /// What stands before the first `:`.
@@ -161,6 +173,21 @@ impl SessionId {
     #[must_use]
     pub fn node(&self) -> NodeId {
         NodeId(self.0.split_once('.').map_or("", |(node, _)| node).into())
+    }
+}
+
+impl GroupName {
+    /// Parses a group's name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] if it is empty, longer than 128 bytes, or has control characters, white space, `*` or `>`.
+    pub fn parse(name: &str) -> Result<Self, InvalidName> {
+        let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '*' | '>');
+        if name.is_empty() || name.len() > ID_BYTES_MAX || name.chars().any(bad) {
+            let fault = "is not 1 to 128 bytes without control characters, white space, '*' and '>'";
+            return Err(InvalidName::new("group", name, fault));
+        }
+        Ok(Self(name.into()))
     }
 }
 

@@ -131,6 +131,12 @@ reasons! {
     InvalidId "invalid_id" InvalidArgument final None, "The id of the envelope is too long or has control characters.";
     InvalidTimeout "invalid_timeout" InvalidArgument final None, "The timeout is negative, zero or malformed.";
     InvalidTarget "invalid_target" InvalidArgument final None, "The push names no target, or a name that breaks its rule.";
+    InvalidTag "invalid_tag" InvalidArgument final None, "A tag's key or value breaks the rules, or there are too many. The message says which.";
+    InvalidSelector "invalid_selector" InvalidArgument final None, "The selector over tags cannot be read. The message says where.";
+    NoHistory "no_history" FailedPrecondition final None, "The channel's namespace keeps no history. Add `history` to its table.";
+    NoPresence "no_presence" FailedPrecondition final None, "The channel's namespace has no presence. Set `presence` in its table.";
+    NoInbox "no_inbox" FailedPrecondition final None, "Only users have an inbox, and only their own. Connect with a token.";
+    UnknownNode "unknown_node" NotFound final None, "No node of that name lives. `trestle nodes` lists them.";
     InvalidName "invalid_name" InvalidArgument final None, "A service's or instance's name breaks its rule.";
     UnknownDelivery "unknown_delivery" InvalidArgument final None, "The delivery was never sent on this stream, or was answered already.";
     FrameTooLarge "frame_too_large" InvalidArgument final Some(CloseCode::TooBig), "The WebSocket message is larger than `frame_bytes_max`. Send less at once.";
@@ -169,6 +175,8 @@ reasons! {
     InstanceLost "instance_lost" Unavailable retry None, "The instance that had the request went away. It may have been done.";
     Declined "declined" Unavailable retry None, "The service did not do it (nack).";
     Draining "draining" Unavailable retry Some(CloseCode::Restart), "The gateway is about to stop. Reconnect, to another node if there is one.";
+    TooBusy "too_busy" Unavailable retry Some(CloseCode::Busy), "The node takes no more clients in this moment. Come again after `retry_after`.";
+    AnswerLost "answer_lost" Unavailable retry None, "The answer to this frame was lost with a node. It may have been done: repeat it with the same envelope id.";
     Timeout "timeout" DeadlineExceeded retry None, "The time allowed is over. It may have been done.";
     ReplyInvalid "reply_invalid" Internal final None, "The service's reply is of an unknown type or does not fit it.";
     ReloadRefused "reload_refused" FailedPrecondition final None, "The new schemas have faults; the old ones stay in use.";

@@ -5,15 +5,23 @@
 //! <p>.work.<service>.<type>  client to service, DURABLE and HANDLED          (log)
 //! <p>.log.<channel>          append to a channel with history                (log, republished to ch)
 //! <p>.ch.<channel>           live channel traffic
-//! <p>.session.<s>  <p>.user.<u>  <p>.all                                     pushes
+//! <p>.session.<s>  <p>.group.<g>  <p>.user.<u>  <p>.all                      pushes
+//! <p>.select                 pushes by a selector over tags                  (SelectedPush)
+//! <p>.session.<s>.control    <p>.control                                     groups, tags, kicks (Control)
 //! <p>.node.<n>.handled       acknowledgements for HANDLED                    <p>.cancel   requests given up
+//! <p>.node.<n>.ask  <p>.nodes.ask                                            operators' questions (NodeAsk)
+//! <p>.node.<n>.claim         a session of the node goes on elsewhere         <p>.node.<n>.frames   its late answers
+//! <p>.presence.<channel>     who comes and goes                              <p>.presence-ask.<channel>
+//! <p>.event.session          what happens to sessions                        (SessionEvent)
 //! ```
+//! A user's inbox is the channel [`ChannelName::inbox`], with a history of its own.
+//!
 //! `<channel>` is the namespace and, after a dot, the rest; what users name goes through [`token`], so that no
 //! wildcard, dot or control byte of theirs gets through. `<type>` is the full name, whose dots separate tokens.
 
 use std::{fmt, sync::Arc};
 
-use crate::name::{ChannelName, NodeId, ServiceName, SessionId, UserId};
+use crate::name::{ChannelName, GroupName, NodeId, ServiceName, SessionId, UserId};
 
 /// A subject or a subscription pattern. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,10 +116,76 @@ impl Subjects {
         self.make(format_args!("session.{session}"))
     }
 
-    /// Pattern of the pushes to all sessions that `node` opened.
+    /// Where what is to be done with `session` goes.
+    #[must_use]
+    pub fn session_control(&self, session: &SessionId) -> Subject {
+        self.make(format_args!("session.{session}.control"))
+    }
+
+    /// Pattern of the pushes to all sessions that `node` opened, and of what is to be done with them.
     #[must_use]
     pub fn sessions_of(&self, node: &NodeId) -> Subject {
-        self.make(format_args!("session.{node}.*"))
+        self.make(format_args!("session.{node}.>"))
+    }
+
+    /// Where pushes to the sessions in `group` go.
+    #[must_use]
+    pub fn group(&self, group: &GroupName) -> Subject {
+        self.make(format_args!("group.{}", token(group.as_str())))
+    }
+
+    /// Where pushes by a selector go.
+    #[must_use]
+    pub fn select(&self) -> Subject {
+        self.make(format_args!("select"))
+    }
+
+    /// Where what is to be done with several sessions goes.
+    #[must_use]
+    pub fn control(&self) -> Subject {
+        self.make(format_args!("control"))
+    }
+
+    /// Where `node` is asked by operators.
+    #[must_use]
+    pub fn ask(&self, node: &NodeId) -> Subject {
+        self.make(format_args!("node.{node}.ask"))
+    }
+
+    /// Where all nodes are.
+    #[must_use]
+    pub fn ask_all(&self) -> Subject {
+        self.make(format_args!("nodes.ask"))
+    }
+
+    /// Where `node` is told that one of its sessions goes on elsewhere.
+    #[must_use]
+    pub fn claim(&self, node: &NodeId) -> Subject {
+        self.make(format_args!("node.{node}.claim"))
+    }
+
+    /// Where `node` gets late answers for sessions that came to it.
+    #[must_use]
+    pub fn late_frames(&self, node: &NodeId) -> Subject {
+        self.make(format_args!("node.{node}.frames"))
+    }
+
+    /// Where nodes say who comes to `channel` and who leaves it.
+    #[must_use]
+    pub fn presence(&self, channel: &ChannelName) -> Subject {
+        self.make(format_args!("presence.{}", channel_tokens(channel)))
+    }
+
+    /// Where nodes are asked who is on `channel`.
+    #[must_use]
+    pub fn presence_ask(&self, channel: &ChannelName) -> Subject {
+        self.make(format_args!("presence-ask.{}", channel_tokens(channel)))
+    }
+
+    /// Where it is said what happens to sessions.
+    #[must_use]
+    pub fn session_events(&self) -> Subject {
+        self.make(format_args!("event.session"))
     }
 
     /// Where pushes to all sessions of `user` go.

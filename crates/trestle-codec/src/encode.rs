@@ -2,13 +2,14 @@
 //!
 //! Nothing here can fail: what is delivered was checked when it came in.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+mod json;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::{Message as _, encoding};
 use trestle_schema::Catalogue;
-use trestle_wire::v1::{self, server_frame::Frame};
+use trestle_wire::v1;
 
-use crate::{Encoding, writer::Object};
+use crate::Encoding;
 
 /// One server frame, finished for one encoding: a JSON object, or a `ServerFrames` with one frame.
 ///
@@ -57,7 +58,7 @@ pub fn encode(encoding: Encoding, frame: &v1::ServerFrame, catalogue: &Catalogue
         }
         Encoding::Json => {
             let mut out = Vec::with_capacity(256); // an ordinary delivery has 150-250 bytes without its payload
-            write_frame(&mut out, frame, catalogue);
+            json::write_frame(&mut out, frame, catalogue);
             Encoded(out.into())
         }
     }
@@ -85,130 +86,4 @@ pub fn join(encoding: Encoding, frames: &[Encoded]) -> Bytes {
         }
     }
     out.freeze()
-}
-
-fn write_frame(out: &mut Vec<u8>, frame: &v1::ServerFrame, catalogue: &Catalogue) {
-    let mut json = Object::begin(out);
-    if frame.reply_to != 0 {
-        json.number("replyTo", frame.reply_to.into());
-    }
-    match &frame.frame {
-        Some(Frame::Connected(connected)) => write_connected(json.object("connected"), connected),
-        Some(Frame::Accepted(accepted)) => {
-            let mut json = json.object("accepted");
-            write_enum(
-                &mut json,
-                "level",
-                accepted.level,
-                v1::AckLevel::try_from(accepted.level).map(|l| l.as_str_name()),
-            );
-            json.quoted_if("offset", accepted.offset);
-            json.end();
-        }
-        Some(Frame::Reply(envelope)) => write_envelope(json.object("reply"), envelope, catalogue),
-        Some(Frame::Delivery(envelope)) => write_envelope(json.object("delivery"), envelope, catalogue),
-        Some(Frame::Subscribed(subscribed)) => {
-            let mut json = json.object("subscribed");
-            json.text("channel", &subscribed.channel);
-            json.boolean("recovered", subscribed.recovered);
-            json.quoted_if("offset", subscribed.offset);
-            json.end();
-        }
-        Some(Frame::Unsubscribed(unsubscribed)) => {
-            let mut json = json.object("unsubscribed");
-            json.text("channel", &unsubscribed.channel);
-            json.end();
-        }
-        Some(Frame::Gap(gap)) => {
-            let mut json = json.object("gap");
-            json.text("channel", &gap.channel);
-            json.quoted_if("from", gap.from);
-            json.quoted_if("to", gap.to);
-            json.quoted_if("count", gap.count);
-            write_enum(&mut json, "reason", gap.reason, v1::GapReason::try_from(gap.reason).map(|r| r.as_str_name()));
-            json.end();
-        }
-        Some(Frame::Error(error)) => write_error(json.object("error"), error),
-        Some(Frame::Pong(v1::Pong {})) => json.object("pong").end(),
-        None => {}
-    }
-    json.end();
-}
-
-fn write_connected(mut json: Object<'_>, connected: &v1::Connected) {
-    json.text("sessionId", &connected.session_id);
-    json.boolean("resumed", connected.resumed);
-    if let Some(interval) = &connected.ping_interval {
-        json.quoted("pingInterval", interval);
-    }
-    json.text_if("user", &connected.user);
-    json.text_if("node", &connected.node);
-    if connected.frame_bytes_max != 0 {
-        json.number("frameBytesMax", connected.frame_bytes_max.into());
-    }
-    json.end();
-}
-
-fn write_error(mut json: Object<'_>, error: &v1::Error) {
-    write_enum(&mut json, "code", error.code, v1::Code::try_from(error.code).map(|c| c.as_str_name()));
-    json.text("reason", &error.reason);
-    json.text("message", &error.message);
-    json.text_if("field", &error.field);
-    json.boolean("retryable", error.retryable);
-    if let Some(wait) = &error.retry_after {
-        json.quoted("retryAfter", wait);
-    }
-    json.end();
-}
-
-fn write_envelope(mut json: Object<'_>, envelope: &v1::Envelope, catalogue: &Catalogue) {
-    json.text_if("id", &envelope.id);
-    json.text("messageType", &envelope.message_type);
-    json.text_if("version", &envelope.version);
-    json.text_if("channel", &envelope.channel);
-    if envelope.offset != 0 {
-        json.quoted("offset", envelope.offset);
-        json.quoted("prevOffset", envelope.prev_offset); // also 0: the first of a channel follows nothing
-    }
-    write_payload(&mut json, envelope, catalogue);
-    if let Some(time) = &envelope.time {
-        json.quoted("time", time);
-    }
-    json.text_if("correlationId", &envelope.correlation_id);
-    if let Some(source) = &envelope.source {
-        let mut json = json.object("source");
-        json.text_if("session", &source.session);
-        json.text_if("user", &source.user);
-        json.text_if("node", &source.node);
-        json.text_if("service", &source.service);
-        json.end();
-    }
-    if !envelope.headers.is_empty() {
-        let mut json = json.object("headers");
-        for (key, value) in &envelope.headers {
-            json.entry(key, value);
-        }
-        json.end();
-    }
-    if let Some(deadline) = &envelope.deadline {
-        json.quoted("deadline", deadline);
-    }
-    json.end();
-}
-
-fn write_payload(json: &mut Object<'_>, envelope: &v1::Envelope, catalogue: &Catalogue) {
-    let written = catalogue
-        .get(&envelope.message_type)
-        .is_some_and(|kind| json.attempt("payload", |out| kind.protobuf_to_json(&envelope.payload, out)).is_ok());
-    if !written {
-        json.quoted("payloadBase64", STANDARD.encode(&envelope.payload));
-    }
-}
-
-/// An enum's value by name; by number where this build has no name for it, as proto3 JSON asks.
-fn write_enum<E>(json: &mut Object<'_>, field: &'static str, number: i32, name: Result<&'static str, E>) {
-    match name {
-        Ok(name) => json.text(field, name),
-        Err(_) => json.number(field, number.into()),
-    }
 }

@@ -1,8 +1,11 @@
 //! One text WebSocket message in, its frames out; payloads go from the text straight into protobuf, without a tree.
 //!
-//! The text is read in one pass: [`object`] is the reader, [`frame`] the shapes it knows.
+//! The text is read in one pass: [`object`] is the reader, [`list`] its part for arrays, [`frame`]
+//! and [`control`] are the shapes it knows.
 
+mod control;
 mod frame;
+mod list;
 mod object;
 
 use std::cell::Cell;
@@ -131,7 +134,8 @@ impl<'de> Visitor<'de> for IdOnly<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key_seed(object::Name)? {
             if name == "id" {
-                self.0.set(map.next_value_seed(object::Unsigned { max: u64::from(u32::MAX) })?.try_into().unwrap_or(0));
+                let id = map.next_value_seed(object::Unsigned { max: u32::MAX.into() })?;
+                self.0.set(id.and_then(|id| id.try_into().ok()).unwrap_or(0));
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

@@ -2,7 +2,7 @@
 //!
 //! Station 5 of the way of a message. In comes one WebSocket message of a client; out come its [frames](Inbound), each
 //! with names parsed, headers checked and the payload in protobuf, or [why not](Rejected). On the way back a
-//! [`v1::ServerFrame`] is [encoded](encode()) once for each [`Encoding`] and [joined](join) with others into one message.
+//! [`ServerFrame`](trestle_wire::v1::ServerFrame) is [encoded](encode()) once for each [`Encoding`] and [joined](join) with others into one message.
 //!
 //! What always holds: a faulty frame takes no other frame of its message with it; the payload of a protobuf client is
 //! forwarded as the very bytes that came, so that fields unknown here survive; both encodings of one frame give the same
@@ -12,19 +12,18 @@ mod admit;
 mod depth;
 mod encode;
 mod envelope;
+mod frame;
 mod json;
 mod limits;
 mod protobuf;
 mod writer;
 
-use std::{fmt, sync::Arc, time::Duration};
-
 use bytes::Bytes;
-use trestle_schema::{Catalogue, MessageType};
-use trestle_wire::{ChannelName, Refusal, v1};
+use trestle_schema::Catalogue;
 
 pub use encode::{Encoded, encode, join};
-pub use limits::Limits;
+pub use frame::{Frame, Inbound, Page, Rejected, Resume, Since, Typed};
+pub use limits::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, Limits, RESUME_CHANNELS_MAX, RESUME_OUTSTANDING_MAX};
 
 /// How frames are written on a WebSocket: chosen by the client, by subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,87 +61,6 @@ impl Encoding {
             Self::Protobuf => 1,
         }
     }
-}
-
-/// One frame of a client, its names parsed, its payload checked and in protobuf.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inbound {
-    /// Chosen by the client, to be echoed in `reply_to`; 0 means that no answer is wanted.
-    pub id: u32,
-    /// What the client wants.
-    pub frame: Frame,
-}
-
-/// What a client wants.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Frame {
-    /// To begin its session.
-    Connect {
-        /// `None`: the token of the upgrade request, if there was one.
-        token: Option<String>,
-    },
-    /// To send a message to the service that its type is routed to.
-    Message(Typed),
-    /// The same, and to have an answer.
-    Request {
-        /// The question.
-        message: Typed,
-        /// How long the client waits, more than 0; `None`: the gateway's default.
-        timeout: Option<Duration>,
-    },
-    /// To receive what is published on a channel.
-    Subscribe {
-        /// That channel.
-        channel: ChannelName,
-    },
-    /// To receive it no longer.
-    Unsubscribe {
-        /// That channel.
-        channel: ChannelName,
-    },
-    /// To send a message to everyone on a channel.
-    Publish {
-        /// That channel; the envelope says the same.
-        channel: ChannelName,
-        /// What is published.
-        message: Typed,
-    },
-    /// To be answered with a pong.
-    Ping,
-}
-
-/// A client's message with its type.
-///
-/// Its `message_type` is the full name, its `version` the type's, its payload valid protobuf of the type that keeps all its
-/// rules. What only the gateway may say (`source`, `offset`, `prev_offset`, `time`, `deadline`) is not set.
-#[derive(Clone)]
-pub struct Typed {
-    /// The message.
-    pub envelope: v1::Envelope,
-    /// Its type.
-    pub kind: Arc<MessageType>,
-}
-
-impl fmt::Debug for Typed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The kind is said by the envelope.
-        f.debug_tuple("Typed").field(&self.envelope).finish()
-    }
-}
-
-impl PartialEq for Typed {
-    fn eq(&self, other: &Self) -> bool {
-        self.envelope == other.envelope && self.kind.full_name() == other.kind.full_name()
-    }
-}
-
-/// A frame that was refused.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rejected {
-    /// The frame's id; 0 where it has none or it could not be read.
-    pub id: u32,
-    /// Why. The field is a path within the frame, such as `publish.message.payload.text`.
-    pub refusal: Refusal,
 }
 
 /// The frames of one WebSocket message, in their order; never empty.

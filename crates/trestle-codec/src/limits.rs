@@ -30,3 +30,13 @@ impl Default for Limits {
         }
     }
 }
+
+/// Most channels that a resume names: what `session.subscriptions_max` is by default. A longer one would not fit a message of
+/// the default `frame_bytes_max` in any case: 256 x (200 + 24) bytes are 56 KiB.
+pub const RESUME_CHANNELS_MAX: usize = 256;
+/// Most frames that a resume says are waiting for answers: four times the default `session.outstanding_max` of 64.
+pub const RESUME_OUTSTANDING_MAX: usize = 256;
+/// Most messages of a page of history: 256 x 1 KiB, an ordinary message, fill the default outbox of 256 KiB.
+pub const HISTORY_LIMIT_MAX: u32 = 256;
+/// Messages of a page of history when the client does not say: about two screens.
+pub const HISTORY_LIMIT_DEFAULT: u32 = 50;

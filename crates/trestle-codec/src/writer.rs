@@ -48,6 +48,19 @@ impl<'o> Object<'o> {
         Object::begin(self.field(name))
     }
 
+    /// An array of objects, each written and ended by `write`.
+    pub(crate) fn objects<T>(&mut self, name: &'static str, values: &[T], write: impl Fn(Object<'_>, &T)) {
+        let out = self.field(name);
+        out.push(b'[');
+        for (index, value) in values.iter().enumerate() {
+            if index != 0 {
+                out.push(b',');
+            }
+            write(Object::begin(out), value);
+        }
+        out.push(b']');
+    }
+
     pub(crate) fn text(&mut self, name: &'static str, value: &str) {
         write_text(self.field(name), value);
     }

@@ -48,3 +48,4 @@ pub use message_type::MessageType;
 pub use route::Route;
 pub use schemas::Schemas;
 pub use source::SchemaSource;
+pub use well_known::{check_timestamp, parse_timestamp};

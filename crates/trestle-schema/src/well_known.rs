@@ -13,7 +13,10 @@ const DURATION_FORM: &str = "expected seconds such as \"1.5s\", at most 10,000 y
 const MASK_FORM: &str = "expected field paths in lowerCamelCase joined by commas, such as \"user.displayName,photo\"";
 
 /// Parses RFC 3339 with `T`, and `Z` or an offset, with at most nine digits of fraction.
-pub(crate) fn parse_timestamp(text: &str) -> Result<Timestamp, &'static str> {
+///
+/// # Errors
+/// Says the form that is expected.
+pub fn parse_timestamp(text: &str) -> Result<Timestamp, &'static str> {
     timestamp(text).filter(|time| TIMESTAMP_SECONDS.contains(&time.seconds)).ok_or(TIMESTAMP_FORM)
 }
 
@@ -53,9 +56,17 @@ fn offset(zone: &str) -> Option<i64> {
 
 /// Prints RFC 3339 in UTC with 0, 3, 6 or 9 digits of fraction.
 pub(crate) fn print_timestamp(time: &Timestamp) -> Result<String, &'static str> {
+    check_timestamp(time).map(|()| time.to_string())
+}
+
+/// Whether a `Timestamp` is a time at all, as protobuf's documentation bounds it.
+///
+/// # Errors
+/// Says the bounds.
+pub fn check_timestamp(time: &Timestamp) -> Result<(), &'static str> {
     let whole = u32::try_from(time.nanos).is_ok_and(|nanos| nanos < NANOS_PER_SECOND);
     if whole && TIMESTAMP_SECONDS.contains(&time.seconds) {
-        return Ok(time.to_string());
+        return Ok(());
     }
     Err("the time is not in the years 1 to 9999, or its nanos are not in 0 to 999,999,999")
 }

@@ -1,4 +1,4 @@
-//! The shapes of a client's JSON: which fields a frame and what is in it have.
+//! A client's JSON, one level down: which kinds of frame there are, and the fields of those that carry a message.
 
 use prost_types::{Duration, Timestamp};
 use serde::de::{Error as _, MapAccess};
@@ -63,6 +63,9 @@ impl<'de> Fields<'de> for FrameDraft<'de> {
         ("subscribe", "subscribe"),
         ("unsubscribe", "unsubscribe"),
         ("publish", "publish"),
+        ("ack", "ack"),
+        ("history", "history"),
+        ("presence", "presence"),
         ("ping", "ping"),
         ("messageType", "message_type"),
         ("version", "version"),
@@ -80,8 +83,7 @@ impl<'de> Fields<'de> for FrameDraft<'de> {
     fn take<A: MapAccess<'de>>(&mut self, name: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
         let frame = match name {
             "id" => {
-                let id = value.unsigned(u64::from(u32::MAX))?;
-                self.id = u32::try_from(id).unwrap_or_default(); // it is at most u32::MAX
+                self.id = value.unsigned_32()?.unwrap_or_default();
                 return Ok(());
             }
             "connect" => value.object()?.map(WireFrame::Connect),
@@ -90,16 +92,15 @@ impl<'de> Fields<'de> for FrameDraft<'de> {
                 let message = message.map(|message| self.message(message));
                 WireFrame::Request(v1::Request { message, timeout })
             }),
-            "subscribe" => {
-                value.object()?.map(|ChannelDraft { channel }| WireFrame::Subscribe(v1::Subscribe { channel }))
-            }
-            "unsubscribe" => {
-                value.object()?.map(|ChannelDraft { channel }| WireFrame::Unsubscribe(v1::Unsubscribe { channel }))
-            }
+            "subscribe" => value.object()?.map(WireFrame::Subscribe),
+            "unsubscribe" => value.object()?.map(WireFrame::Unsubscribe),
             "publish" => value.object()?.map(|PublishDraft { channel, message }| {
                 let message = message.map(|message| self.message(message));
                 WireFrame::Publish(v1::Publish { channel, message })
             }),
+            "ack" => value.object()?.map(WireFrame::Ack),
+            "history" => value.object()?.map(WireFrame::History),
+            "presence" => value.object()?.map(WireFrame::Presence),
             "ping" => value.object()?.map(WireFrame::Ping),
             _ => {
                 self.short_by.get_or_insert(name);
@@ -153,8 +154,8 @@ impl<'de> Fields<'de> for MessageDraft<'de> {
             "correlationId" => to.correlation_id = value.text()?.unwrap_or_default(),
             "headers" => to.headers = value.texts()?,
             // Set by the gateway: it is enough to know that they are there. `time` is overwritten, so not even that.
-            "offset" => to.offset = value.unsigned(u64::MAX)?,
-            "prevOffset" => to.prev_offset = value.unsigned(u64::MAX)?,
+            "offset" => to.offset = value.unsigned_64()?.unwrap_or_default(),
+            "prevOffset" => to.prev_offset = value.unsigned_64()?.unwrap_or_default(),
             "source" => to.source = value.raw()?.map(|_| v1::Source::default()),
             "deadline" => to.deadline = value.raw()?.map(|_| Timestamp::default()),
             _ => _ = value.raw()?,
@@ -203,40 +204,5 @@ impl<'de> Fields<'de> for PublishDraft<'de> {
             _ => self.message = value.object()?,
         }
         Ok(())
-    }
-}
-
-/// What subscribe and unsubscribe have.
-#[derive(Default)]
-struct ChannelDraft {
-    channel: String,
-}
-
-impl<'de> Fields<'de> for ChannelDraft {
-    const WHAT: &'static str = "a subscribe or unsubscribe";
-    const FIELDS: &'static [(&'static str, &'static str)] = &[("channel", "channel")];
-
-    fn take<A: MapAccess<'de>>(&mut self, _: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
-        self.channel = value.text()?.unwrap_or_default();
-        Ok(())
-    }
-}
-
-impl<'de> Fields<'de> for v1::Connect {
-    const WHAT: &'static str = "a connect";
-    const FIELDS: &'static [(&'static str, &'static str)] = &[("token", "token")];
-
-    fn take<A: MapAccess<'de>>(&mut self, _: &'static str, value: Value<'_, A>) -> Result<(), A::Error> {
-        self.token = value.text()?.unwrap_or_default();
-        Ok(())
-    }
-}
-
-impl<'de> Fields<'de> for v1::Ping {
-    const WHAT: &'static str = "a ping";
-    const FIELDS: &'static [(&'static str, &'static str)] = &[];
-
-    fn take<A: MapAccess<'de>>(&mut self, _: &'static str, _: Value<'_, A>) -> Result<(), A::Error> {
-        Ok(()) // no field leads here
     }
 }

@@ -14,6 +14,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Unexpected, Vis
 use serde_json::value::RawValue;
 use trestle_wire::{Reason, Refusal};
 
+use super::list::{List, Numbers, Objects};
+
 /// A value that is read from an object, field by field.
 pub(super) trait Fields<'de> {
     /// What it is, for people, with its article.
@@ -43,11 +45,11 @@ pub(super) struct Trail {
 
 impl Trail {
     /// Goes down to a field, until [`leave`](Self::leave); not left on an error, so that the error finds its place.
-    fn enter(&self, name: impl Into<Cow<'static, str>>) {
+    pub(super) fn enter(&self, name: impl Into<Cow<'static, str>>) {
         self.path.borrow_mut().push(name.into());
     }
 
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.path.borrow_mut().pop();
     }
 
@@ -60,9 +62,21 @@ impl Trail {
     /// The refusal after an error: the one that was found, or a malformed frame with the sentence of the error.
     pub(super) fn refusal(self, said: impl FnOnce() -> String) -> Refusal {
         let refusal = self.found.into_inner().unwrap_or_else(|| Refusal::new(Reason::MalformedFrame, said()));
-        let path = self.path.into_inner().join(".");
+        let path = joined(&self.path.into_inner());
         if path.is_empty() { refusal } else { refusal.field(path) }
     }
+}
+
+/// A path: names with dots between, and places in lists, `[2]`, right behind their names.
+fn joined(names: &[Cow<'static, str>]) -> String {
+    let mut path = String::new();
+    for name in names {
+        if !path.is_empty() && !name.starts_with('[') {
+            path.push('.');
+        }
+        path.push_str(name);
+    }
+    path
 }
 
 /// The value of a field, not yet read.
@@ -78,9 +92,20 @@ impl<'de, A: MapAccess<'de>> Value<'_, A> {
         self.map.next_value_seed(Text)
     }
 
-    /// A whole number from 0 to `max`, also as a string; `null` is 0.
-    pub(super) fn unsigned(self, max: u64) -> Result<u64, A::Error> {
-        self.map.next_value_seed(Unsigned { max })
+    /// A whole number, also as a string; `None` for `null`.
+    pub(super) fn unsigned_64(self) -> Result<Option<u64>, A::Error> {
+        self.map.next_value_seed(Unsigned { max: u64::MAX })
+    }
+
+    /// A whole number that fits 32 bits, also as a string; `None` for `null`.
+    pub(super) fn unsigned_32(self) -> Result<Option<u32>, A::Error> {
+        let number = self.map.next_value_seed(Unsigned { max: u32::MAX.into() })?;
+        Ok(number.and_then(|number| number.try_into().ok())) // it is at most u32::MAX
+    }
+
+    /// `true` or `false`; `null` is `false`.
+    pub(super) fn boolean(self) -> Result<bool, A::Error> {
+        self.map.next_value_seed(Boolean)
     }
 
     /// Any value, as the text it is; `None` for `null`.
@@ -100,12 +125,22 @@ impl<'de, A: MapAccess<'de>> Value<'_, A> {
         let given = self.map.next_value_seed(Object { target: &mut target, trail: self.trail })?;
         Ok(given.then_some(target))
     }
+
+    /// An array of objects; `null` is an empty one.
+    pub(super) fn objects<T: Fields<'de> + Default>(self) -> Result<Vec<T>, A::Error> {
+        self.map.next_value_seed(List { of: Objects::default(), trail: self.trail })
+    }
+
+    /// An array of whole numbers that fit 32 bits; `null` is an empty one.
+    pub(super) fn numbers(self) -> Result<Vec<u32>, A::Error> {
+        self.map.next_value_seed(List { of: Numbers, trail: self.trail })
+    }
 }
 
 /// Whether there was an object to fill `target` from.
-struct Object<'o, T> {
-    target: &'o mut T,
-    trail: &'o Trail,
+pub(super) struct Object<'o, T> {
+    pub(super) target: &'o mut T,
+    pub(super) trail: &'o Trail,
 }
 
 impl<'de, T: Fields<'de>> DeserializeSeed<'de> for Object<'_, T> {
@@ -223,38 +258,64 @@ pub(super) struct Unsigned {
 }
 
 impl<'de> DeserializeSeed<'de> for Unsigned {
-    type Value = u64;
+    type Value = Option<u64>;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<u64, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_any(self)
     }
 }
 
 impl Visitor<'_> for Unsigned {
-    type Value = u64;
+    type Value = Option<u64>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a whole number from 0 to {}, or a string with one", self.max)
     }
 
-    fn visit_unit<E>(self) -> Result<u64, E> {
-        Ok(0)
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
         if number > self.max {
             return Err(E::invalid_value(Unexpected::Unsigned(number), &self));
         }
-        Ok(number)
+        Ok(Some(number))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         // Digits only: parse() would take a plus sign too.
         let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
-            Some(number) if number <= self.max => Ok(number),
+            Some(number) if number <= self.max => Ok(Some(number)),
             _ => Err(E::invalid_value(Unexpected::Str(&short(text)), &self)),
         }
+    }
+}
+
+struct Boolean;
+
+impl<'de> DeserializeSeed<'de> for Boolean {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Boolean {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true or false")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
+        Ok(value)
     }
 }
 

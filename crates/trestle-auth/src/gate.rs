@@ -4,9 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
-use trestle_wire::{Reason, Refusal, UserId};
+use trestle_wire::{Reason, Refusal};
 
-use crate::Identity;
+use crate::{Identity, claims::Claims};
 
 /// Shortest HMAC secret, in bytes: that of its hash (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -18,7 +18,8 @@ pub struct AuthConfig {
     /// Whether clients without a token may connect. Convenient on a developer's machine; turn it off elsewhere.
     pub anonymous: bool,
     /// File with the secret of HS256 tokens, at least 32 bytes; white space at its end is ignored. Without it no token
-    /// is accepted. `sub` is the user, `scope` the scopes separated by spaces, `exp` is required.
+    /// is accepted. `sub` is the user, `scope` the scopes separated by spaces, `groups` an array of the groups that the user's
+    /// sessions are in, `tags` an object of their tags; `sub` and `exp` are required.
     pub hs256_secret_file: Option<PathBuf>,
     /// Value that a token's `iss` must have, if set.
     pub issuer: Option<String>,
@@ -66,13 +67,6 @@ pub enum AuthError {
 pub struct Gate {
     anonymous: bool,
     key: Option<(DecodingKey, Validation)>,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
-    #[serde(default)]
-    scope: String,
 }
 
 impl Gate {
@@ -129,9 +123,7 @@ impl Gate {
             }
             _ => invalid(format!("the token is not accepted: {error}")),
         })?;
-        let user = UserId::parse(&claims.claims.sub).map_err(|error| invalid(format!("claim sub: {error}")))?;
-        let scopes = claims.claims.scope.split_ascii_whitespace().map(str::to_owned).collect();
-        Ok(Identity { user: Some(user), scopes })
+        claims.claims.identity().map_err(invalid)
     }
 }
 
@@ -139,6 +131,7 @@ impl Gate {
 mod tests {
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::{Value, json};
+    use trestle_wire::UserId;
 
     use super::*;
 
@@ -181,6 +174,14 @@ mod tests {
             (token(Algorithm::HS256, SECRET, &json!({"exp": FAR})), Reason::TokenInvalid),
             (token(Algorithm::HS256, SECRET, &json!({"sub": "a\nb", "exp": FAR})), Reason::TokenInvalid),
             (token(Algorithm::HS256, SECRET, &json!({"sub": "ann", "exp": FAR, "nbf": FAR})), Reason::TokenInvalid),
+            (
+                token(Algorithm::HS256, SECRET, &json!({"sub": "ann", "exp": FAR, "groups": ["*"]})),
+                Reason::TokenInvalid,
+            ),
+            (
+                token(Algorithm::HS256, SECRET, &json!({"sub": "ann", "exp": FAR, "tags": {"": 1}})),
+                Reason::TokenInvalid,
+            ),
         ] {
             assert_eq!(gate(|_| ()).admit(Some(&token)).unwrap_err().reason, reason, "{token}");
         }

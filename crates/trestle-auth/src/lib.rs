@@ -4,12 +4,15 @@
 //! once it is open, so a session can ask them in the middle of a decision.
 
 mod channels;
+mod claims;
 mod gate;
+mod inbox;
 
-pub use channels::{Channels, ChannelsConfig, History, Namespace, Who};
+pub use channels::{Channels, ChannelsConfig, History, Namespace, OverflowPolicy, Who};
 pub use gate::{AuthConfig, AuthError, Gate};
+pub use inbox::InboxConfig;
 
-use trestle_wire::{Reason, Refusal, UserId};
+use trestle_wire::{GroupName, Reason, Refusal, Tags, UserId};
 
 /// Who a session is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub struct Identity {
     pub user: Option<UserId>,
     /// What the token grants.
     pub scopes: Vec<String>,
+    /// The groups that its sessions are in, each once.
+    pub groups: Vec<GroupName>,
+    /// The tags that its sessions begin with.
+    pub tags: Tags,
 }
 
 impl Identity {

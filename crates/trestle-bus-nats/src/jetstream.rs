@@ -1,6 +1,6 @@
 //! Questions to JetStream and their answers, with one meaning for each error.
 
-use async_nats::{HeaderMap, Message, Request, RequestErrorKind, StatusCode, header::IntoHeaderName};
+use async_nats::{HeaderMap, Message, Request, RequestErrorKind, header::IntoHeaderName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -12,6 +12,8 @@ use crate::link::Link;
 pub(crate) mod code {
     /// No stream of that name.
     pub(crate) const STREAM_NOT_FOUND: u16 = 10_059;
+    /// No message is there that is asked for.
+    pub(crate) const NO_MESSAGE: u16 = 10_037;
     /// The subject's last message is another one.
     pub(crate) const WRONG_LAST_SEQUENCE: [u16; 2] = [10_071, 10_164];
     /// The stream could not store it, for the reason that is said.
@@ -125,19 +127,6 @@ impl Link {
             return Err(Fault::Nobody);
         }
         Ok(Ack { sequence: answer.seq, duplicate: answer.duplicate })
-    }
-
-    /// The last stored message of one subject, with its place in the headers.
-    pub(crate) async fn last_of(&self, stream: &str, subject: &str) -> Result<Option<Message>, Fault> {
-        let answer = self.ask(format!("$JS.API.DIRECT.GET.{stream}.{subject}"), HeaderMap::new(), Bytes::new()).await?;
-        match answer.status {
-            None => Ok(Some(answer)),
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => {
-                let said = answer.description.unwrap_or_default().to_string();
-                Err(Fault::Refused { code: status.into(), said })
-            }
-        }
     }
 }
 

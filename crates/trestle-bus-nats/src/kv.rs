@@ -3,11 +3,11 @@
 //! The stream is an ordinary key-value bucket, so that NATS's own tools show it. A lifetime is a whole number of seconds
 //! there and is rounded up.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{
-    HeaderMap, Message, header,
-    jetstream::{self, kv, stream},
+    HeaderMap, header,
+    jetstream::{self, kv, message::StreamMessage, stream},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,10 +17,10 @@ use tokio::{
     sync::{OnceCell, mpsc},
     time::sleep,
 };
-use trestle_bus::{BusError, BusState, Entry, Kv, KvEvent, pattern};
+use trestle_bus::{BusError, BusState, ENTRIES_MAX, Entry, Kv, KvEvent, pattern};
 
 use crate::{
-    jetstream::{Ack, Fault, code, number},
+    jetstream::{Ack, Fault, code},
     link::{Link, jittered},
 };
 
@@ -29,6 +29,9 @@ const GONE_KEPT: Duration = Duration::from_secs(600);
 
 /// Events that wait for one watcher; the rest waits on the server.
 const EVENTS_MAX: usize = 4 << 10;
+
+/// Messages read before those that are not asked for are let go. 16 Ki x about 1 KiB = 16 MiB.
+const READ_AT_ONCE_MAX: usize = 16 << 10;
 
 /// Before a watch that broke or ended is taken up again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -84,12 +87,8 @@ impl BucketKv {
     }
 
     /// The last message of `key`, a marker of its end included.
-    async fn last(&self, key: &str) -> Result<Option<(Message, u64)>, Fault> {
-        let last = self.link.last_of(&self.stream(), &self.subject(key)).await?;
-        Ok(last.and_then(|message| {
-            let revision = number(message.headers.as_ref(), header::NATS_SEQUENCE)?;
-            Some((message, revision))
-        }))
+    async fn last(&self, key: &str) -> Result<Option<StreamMessage>, Fault> {
+        self.link.last_of(&self.stream(), &self.subject(key)).await
     }
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, last: Option<u64>) -> Result<Ack, Fault> {
@@ -111,11 +110,13 @@ fn seconds(ttl: Duration) -> u64 {
 }
 
 /// Whether a message of the bucket says that its key is gone.
-fn is_gone(message: &Message) -> bool {
-    message.headers.as_ref().is_some_and(|headers| {
-        let operation = headers.get("KV-Operation").map(header::HeaderValue::as_str);
-        matches!(operation, Some("DEL" | "PURGE")) || headers.get("Nats-Marker-Reason").is_some()
-    })
+fn is_gone(message: &StreamMessage) -> bool {
+    let operation = message.headers.get("KV-Operation").map(header::HeaderValue::as_str);
+    matches!(operation, Some("DEL" | "PURGE")) || message.headers.get("Nats-Marker-Reason").is_some()
+}
+
+fn entry(message: StreamMessage) -> Entry {
+    Entry { value: message.payload, revision: message.sequence }
 }
 
 fn check(key: &str) -> Result<(), BusError> {
@@ -128,8 +129,35 @@ impl Kv for BucketKv {
         check(key)?;
         self.open().await?;
         let last = self.last(key).await.map_err(|fault| self.error(fault))?;
-        let there = last.filter(|(message, _)| !is_gone(message));
-        Ok(there.map(|(message, revision)| Entry { value: message.payload, revision }))
+        Ok(last.filter(|message| !is_gone(message)).map(entry))
+    }
+
+    async fn entries(&self, prefix: &str) -> Result<Vec<(String, Entry)>, BusError> {
+        check(&format!("{prefix}x"))?;
+        self.open().await?;
+        let (stem, filter) = (self.subject(""), self.subject(&filter(prefix)));
+        // One that is set meanwhile may be read twice, the later one last.
+        let (mut entries, mut from) = (BTreeMap::new(), 1);
+        loop {
+            let read = self.link.read(&self.stream(), &filter, from, READ_AT_ONCE_MAX).await;
+            let read = read.map_err(|fault| self.error(fault))?;
+            let all = read.len() < READ_AT_ONCE_MAX;
+            from = read.last().map_or(from, |last| last.sequence + 1);
+            for message in read {
+                let key = message.subject.strip_prefix(&stem).filter(|key| key.starts_with(prefix));
+                match key.map(str::to_owned) {
+                    Some(key) if is_gone(&message) => drop(entries.remove(&key)),
+                    Some(key) => drop(entries.insert(key, entry(message))),
+                    None => {}
+                }
+            }
+            if entries.len() > ENTRIES_MAX {
+                return Err(BusError::too_many_keys(prefix));
+            }
+            if all {
+                return Ok(entries.into_iter().collect());
+            }
+        }
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {
@@ -157,7 +185,7 @@ impl Kv for BucketKv {
             }
             // "There is none" may still have a marker behind it, which is then what the bucket must find last.
             match self.last(key).await.map_err(|fault| self.error(fault))? {
-                Some((message, revision)) if expected == 0 && is_gone(&message) && revision != last => last = revision,
+                Some(gone) if expected == 0 && is_gone(&gone) && gone.sequence != last => last = gone.sequence,
                 None if expected == 0 && last != 0 => last = 0,
                 _ => return Ok(None),
             }
@@ -168,7 +196,7 @@ impl Kv for BucketKv {
         check(key)?;
         self.open().await?;
         let last = self.last(key).await.map_err(|fault| self.error(fault))?;
-        if last.is_none_or(|(message, _)| is_gone(&message)) {
+        if last.is_none_or(|message| is_gone(&message)) {
             return Ok(());
         }
         let mut headers = HeaderMap::new();

@@ -16,6 +16,7 @@ mod kv;
 mod link;
 mod log;
 mod publish;
+mod reading;
 
 use std::sync::{Arc, atomic::Ordering};
 

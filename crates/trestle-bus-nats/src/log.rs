@@ -1,26 +1,21 @@
 //! Stored messages in JetStream: [`Log`].
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use async_nats::{HeaderMap, StatusCode, header, jetstream::stream};
+use async_nats::{HeaderMap, header, jetstream::stream};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use trestle_bus::{Appended, BusError, Consumer, ConsumerSpec, Log, LogSpec, Stored, Subject, pattern};
 
 use crate::{
     consumer::PullConsumer,
-    jetstream::{Fault, code, number},
+    jetstream::{Fault, code},
     link::Link,
 };
 
 /// What the server says when a stream's `max_bytes` is reached; its code stands for any failed store.
 const MAX_BYTES_SAID: &str = "maximum bytes exceeded";
-
-/// Messages asked for in one request. The server sends them as fast as it can, into a queue of 64 Ki.
-const READ_AT_ONCE_MAX: usize = 1_024;
 
 impl Link {
     /// Makes the stream, or changes it, and sees to it again after a break.
@@ -116,27 +111,17 @@ impl Log for StreamLog {
     }
 
     async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<Stored>, BusError> {
-        let mut stored: Vec<Stored> = Vec::new();
-        let mut from = from.max(1);
-        while stored.len() < most {
-            let asked = (most - stored.len()).min(READ_AT_ONCE_MAX);
-            let read = self.read_some(log, subject, from, asked).await;
-            let (some, more) = read.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))?;
-            from = some.last().map_or(from, |last| last.offset + 1);
-            let none = some.is_empty();
-            stored.extend(some);
-            if none || !more {
-                break;
-            }
-        }
-        Ok(stored)
+        self.0.check()?;
+        let read = self.0.read(log, subject.as_str(), from, most).await;
+        let read = read.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))?;
+        Ok(read.into_iter().map(|m| Stored { offset: m.sequence, payload: m.payload }).collect())
     }
 
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
         self.0.check()?;
         let last = self.0.last_of(log, subject.as_str()).await;
         let last = last.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))?;
-        Ok(last.and_then(|message| number(message.headers.as_ref(), header::NATS_SEQUENCE)).unwrap_or(0))
+        Ok(last.map_or(0, |message| message.sequence))
     }
 
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
@@ -144,52 +129,5 @@ impl Log for StreamLog {
         let consumer = PullConsumer::new(self.0.clone(), spec.clone());
         consumer.make().await?;
         Ok(Arc::new(consumer))
-    }
-}
-
-impl StreamLog {
-    /// One batch of direct gets: the messages, and whether there are more.
-    async fn read_some(
-        &self,
-        log: &str,
-        subject: &Subject,
-        from: u64,
-        most: usize,
-    ) -> Result<(Vec<Stored>, bool), Fault> {
-        self.0.check()?;
-        let (began, mut breaks) = (Instant::now(), self.0.breaks());
-        let refused = |error: &dyn std::fmt::Display| Fault::Bus(BusError::Refused(error.to_string()));
-        let inbox = self.0.client.new_inbox();
-        let mut answers = self.0.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
-        let request = json!({ "seq": from, "next_by_subj": subject.as_str(), "batch": most }).to_string();
-        let asked = self.0.client.publish_with_reply(format!("$JS.API.DIRECT.GET.{log}"), inbox, request.into());
-        asked.await.map_err(|error| refused(&error))?;
-        let mut stored = Vec::new();
-        loop {
-            let patience: Duration = self.0.config.request_timeout;
-            let message = tokio::select! {
-                next = timeout(patience, answers.next()) => next.map_err(|_| BusError::Timeout(began.elapsed()))?,
-                _ = breaks.changed() => return Err(BusError::Away.into()),
-            };
-            let message = message.ok_or(BusError::Away)?;
-            match message.status {
-                None => {
-                    let offset = number(message.headers.as_ref(), header::NATS_SEQUENCE);
-                    let offset = offset.ok_or_else(|| refused(&"a stored message without its sequence"))?;
-                    stored.push(Stored { offset, payload: message.payload });
-                }
-                // The end of the batch says how many messages of the subject come after it.
-                Some(status) if u16::from(status) == 204 => {
-                    let pending = number(message.headers.as_ref(), "Nats-Num-Pending").unwrap_or(0);
-                    return Ok((stored, pending > 0));
-                }
-                Some(StatusCode::NOT_FOUND) => return Ok((stored, false)),
-                Some(StatusCode::NO_RESPONDERS) => return Err(Fault::Nobody),
-                Some(status) => {
-                    let said = message.description.unwrap_or_default().to_string();
-                    return Err(Fault::Refused { code: status.into(), said });
-                }
-            }
-        }
     }
 }

@@ -84,6 +84,7 @@ async fn while_the_server_is_away_every_call_is_an_error_at_once() {
         fabric.log.consumer(&spec).await.err(),
         consumer.fetch(1, PATIENCE).await.err(),
         fabric.kv.get("key").await.err(),
+        fabric.kv.entries("key").await.err(),
         fabric.kv.put("key", nothing(), None).await.err(),
         fabric.kv.compare_and_set("key", 0, nothing(), None).await.err(),
         fabric.kv.delete("key").await.err(),

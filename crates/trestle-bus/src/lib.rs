@@ -133,6 +133,9 @@ pub trait Consumer: Send + Sync + 'static {
     async fn fetch(&self, most: usize, wait: Duration) -> Result<Vec<Work>, BusError>;
 }
 
+/// Most keys that [`Kv::entries`] gives at once. 64 Ki x about 1 KiB = 64 MiB for as long as the caller keeps them.
+pub const ENTRIES_MAX: usize = 64 << 10;
+
 /// Small facts with a version. A key is 1 to 256 letters, digits, `-`, `_`, `=`, `/` and `.`, the dot not at an end;
 /// any other is [`BusError::Refused`].
 #[async_trait]
@@ -142,6 +145,15 @@ pub trait Kv: Send + Sync + 'static {
     /// # Errors
     /// [`BusError::Away`], [`BusError::Timeout`].
     async fn get(&self, key: &str) -> Result<Option<Entry>, BusError>;
+
+    /// All keys that start with `prefix`, in their order. One that is there before the call and after it is among them;
+    /// one that is set meanwhile may have its old or its new value. To follow from here on, [`Kv::watch`] first.
+    ///
+    /// For few keys, seldom: a bus may look at all keys that are equal up to the prefix's last dot.
+    ///
+    /// # Errors
+    /// As [`Kv::get`]; [`BusError::Refused`] if there are more than [`ENTRIES_MAX`].
+    async fn entries(&self, prefix: &str) -> Result<Vec<(String, Entry)>, BusError>;
 
     /// Sets `key`, for `ttl` if given, and returns the new revision.
     ///
@@ -232,6 +244,14 @@ pub enum BusError {
     /// The bus said no.
     #[error("the bus refused: {0}")]
     Refused(String),
+}
+
+impl BusError {
+    /// For [`Kv::entries`]: more than [`ENTRIES_MAX`] keys begin with `prefix`.
+    #[must_use]
+    pub fn too_many_keys(prefix: &str) -> Self {
+        Self::Refused(format!("more than {ENTRIES_MAX} keys begin with {prefix:?}; ask for a longer prefix"))
+    }
 }
 
 /// What a subscription hears.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::live::Live;
-use crate::{BusError, Entry, Kv, KvEvent, pattern};
+use crate::{BusError, ENTRIES_MAX, Entry, Kv, KvEvent, pattern};
 
 /// Events that wait for one watcher; one that falls further behind is let go. 4 Ki x about 200 B = 800 KiB.
 const EVENTS_MAX: usize = 4 << 10;
@@ -147,6 +148,15 @@ impl Kv for FactsKv {
         Ok(self.0.state().keys.get(key).map(|fact| fact.entry.clone()))
     }
 
+    async fn entries(&self, prefix: &str) -> Result<Vec<(String, Entry)>, BusError> {
+        self.0.check(&format!("{prefix}x"))?;
+        let state = self.0.state();
+        let below = state.keys.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let below = below.take_while(|(key, _)| key.starts_with(prefix)).take(ENTRIES_MAX + 1);
+        let entries: Vec<_> = below.map(|(key, fact)| (key.to_string(), fact.entry.clone())).collect();
+        if entries.len() > ENTRIES_MAX { Err(BusError::too_many_keys(prefix)) } else { Ok(entries) }
+    }
+
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {
         self.0.check(key)?;
         self.0.live.fits(&value)?;
@@ -174,11 +184,30 @@ impl Kv for FactsKv {
     }
 
     async fn watch(&self, prefix: &str) -> Result<mpsc::Receiver<KvEvent>, BusError> {
-        self.0.live.is_open()?;
+        self.0.check(&format!("{prefix}x"))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let mut state = self.0.state();
         state.watchers.retain(|watcher| !watcher.events.is_closed());
         state.watchers.push(Watcher { prefix: prefix.into(), events });
         Ok(receiver)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::EmbeddedConfig;
+
+    #[tokio::test]
+    async fn more_entries_than_are_given_at_once_are_refused() {
+        let kv = FactsKv(Facts::new(Live::new(EmbeddedConfig::default())));
+        for at in 0..ENTRIES_MAX {
+            kv.put(&format!("many.{at}"), Bytes::new(), None).await.expect("puts");
+        }
+        assert_eq!(kv.entries("many.").await.expect("reads").len(), ENTRIES_MAX);
+        kv.put("many.more", Bytes::new(), None).await.expect("puts");
+        let error = kv.entries("many.").await.expect_err("too many").to_string();
+        assert!(error.contains("\"many.\""), "{error}");
+        assert_eq!(kv.entries("many.1000").await.expect("reads").len(), 11, "1000 and 10000 to 10009");
     }
 }

@@ -1,6 +1,12 @@
 //! What [`Kv`](crate::Kv) promises.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::Instant};
 
@@ -142,6 +148,74 @@ pub async fn a_watcher_hears_its_prefix_in_order(fabric: Fabric) {
     assert_eq!(event(&mut ones).await, ("session.11".into(), Some("c".into())));
 }
 
+/// All keys of a prefix are found, in order, however many there are; what is gone or has expired is not among them.
+pub async fn entries_are_the_keys_of_a_prefix(fabric: Fabric) {
+    // More than a bus asks for in one request.
+    const MANY: usize = 2_500;
+    let entries = async |prefix: &str| fabric.kv.entries(prefix).await.expect("reads");
+    assert_eq!(entries("node.").await, []);
+    let mut events = fabric.kv.watch("node.").await.expect("watches");
+    let brief = put(&fabric, "node.brief", "0", Some(TTL)).await;
+    assert!(brief > 0);
+    put(&fabric, "node.2", "two", None).await;
+    let one = put(&fabric, "node.1", "one", Some(PATIENCE)).await;
+    put(&fabric, "node.3", "three", None).await;
+    let two = put(&fabric, "node.2", "two again", None).await;
+    put(&fabric, "nodes.1", "other", None).await;
+    fabric.kv.delete("node.3").await.expect("deletes");
+    soon(async { while event(&mut events).await != ("node.brief".into(), None) {} }).await;
+    let expected = [("node.1", "one", one), ("node.2", "two again", two)]
+        .map(|(key, value, revision)| (key.to_owned(), Entry { value: payload(value), revision }));
+    assert_eq!(entries("node.").await, expected);
+    assert_eq!(entries("node.2").await, expected[1..]);
+    assert_eq!(entries("node.4").await, []);
+    assert_eq!(entries("").await.len(), 3);
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..10 {
+        let fabric = fabric.clone();
+        tasks.spawn(async move {
+            for at in (task..MANY).step_by(10) {
+                put(&fabric, &format!("many.{at:05}"), &at.to_string(), None).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("puts");
+    }
+    let values: Vec<_> = entries("many.").await.into_iter().map(|(_, entry)| text(&entry.value).to_owned()).collect();
+    assert_eq!(values, (0..MANY).map(|at| at.to_string()).collect::<Vec<_>>());
+}
+
+/// A key that is always there is always among the entries, though it and others are set again and again.
+pub async fn a_key_that_is_set_meanwhile_is_among_the_entries(fabric: Fabric) {
+    const KEYS: usize = 50;
+    for at in 0..KEYS {
+        put(&fabric, &format!("k.{at}"), "0", None).await;
+    }
+    let (fresh, stop) = (fabric.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let setter = tokio::spawn(async move {
+        let mut round = 0_u64;
+        while !stopped.load(Ordering::Relaxed) {
+            round += 1;
+            for at in 0..KEYS {
+                put(&fresh, &format!("k.{at}"), &round.to_string(), None).await;
+            }
+        }
+    });
+    for _ in 0..100 {
+        assert_eq!(fabric.kv.entries("k.").await.expect("reads").len(), KEYS);
+        // What this side has set is read by it at once.
+        let revision = put(&fabric, "k.mine", "x", None).await;
+        let entries = fabric.kv.entries("k.m").await.expect("reads");
+        assert_eq!(entries.iter().map(|(_, entry)| entry.revision).collect::<Vec<_>>(), [revision]);
+        fabric.kv.delete("k.mine").await.expect("deletes");
+    }
+    stop.store(true, Ordering::Relaxed);
+    soon(setter).await.expect("sets");
+}
+
 /// Keys that a bus cannot hold are refused by every call, at once.
 pub async fn what_is_no_key_is_refused(fabric: Fabric) {
     let long = "k".repeat(257);
@@ -158,5 +232,9 @@ pub async fn what_is_no_key_is_refused(fabric: Fabric) {
         for error in errors {
             assert!(matches!(error, Some(BusError::Refused(_))), "{key:?}: {error:?}");
         }
+    }
+    for prefix in ["a b", "a*", ">", ".a", "\u{e9}", &*long] {
+        let errors = [fabric.kv.entries(prefix).await.err(), fabric.kv.watch(prefix).await.err()];
+        assert!(errors.iter().all(|error| matches!(error, Some(BusError::Refused(_)))), "{prefix:?}: {errors:?}");
     }
 }

@@ -80,6 +80,8 @@ macro_rules! promise_suite {
             a_key_expires_and_its_watcher_hears
             a_key_put_again_has_the_new_lifetime
             a_watcher_hears_its_prefix_in_order
+            entries_are_the_keys_of_a_prefix
+            a_key_that_is_set_meanwhile_is_among_the_entries
             what_is_no_key_is_refused
         }
     };

@@ -11,7 +11,7 @@ use crate::{
     compile::{compile, place},
     fault::{Fault, Faults},
     plan::{Plans, unsupported},
-    route, source,
+    queueing, route, source,
     suggest::nearest,
     validate::Validator,
     version::Version,
@@ -126,11 +126,15 @@ fn message_types(pool: &DescriptorPool, faults: &mut Vec<Fault>) -> BTreeMap<Str
             all.into_iter().for_each(&mut fault);
             None
         });
+        let queueing = queueing::declared(&message).unwrap_or_else(|all| {
+            all.into_iter().for_each(&mut fault);
+            None
+        });
         let validator = Validator::compile(&message).unwrap_or_else(|all| {
             all.into_iter().for_each(&mut fault);
             None
         });
-        let kind = MessageType::new(message.clone(), plans.clone(), declared, validator);
+        let kind = MessageType::new(message.clone(), plans.clone(), declared, queueing, validator);
         types.insert(message.full_name().to_owned(), Arc::new(kind));
     }
     types

@@ -10,6 +10,7 @@
 //! | compile | `compile.rs` | parsed files -> descriptors |
 //! | catalogue | `catalogue.rs` | descriptors -> types by name, alias and version |
 //! | route | `route.rs` | type -> service, transport, subject |
+//! | queue | `queueing.rs`, `key_path.rs` | type -> what a slow client's outbox does, and by which field |
 //! | plan | `plan.rs` | descriptors -> the tables that the next three walk |
 //! | transcode | `json_to_protobuf.rs`, `protobuf_to_json.rs` | canonical JSON <-> wire bytes, in one pass |
 //! | check | `well_formed.rs`, `validate/` | wire bytes -> yes, or what is wrong |
@@ -26,11 +27,14 @@ mod json_path;
 mod json_reader;
 mod json_text;
 mod json_to_protobuf;
+mod key_path;
 mod map_entry;
 mod message_type;
 mod misfit;
+mod option;
 mod plan;
 mod protobuf_to_json;
+mod queueing;
 pub mod route;
 mod schemas;
 mod source;
@@ -44,7 +48,9 @@ mod wire_writer;
 
 pub use catalogue::Catalogue;
 pub use fault::{Fault, Faults};
+pub use key_path::KeyPath;
 pub use message_type::MessageType;
+pub use queueing::Queueing;
 pub use route::Route;
 pub use schemas::Schemas;
 pub use source::SchemaSource;

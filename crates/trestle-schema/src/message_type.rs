@@ -11,6 +11,7 @@ use crate::{
     json_to_protobuf::json_to_protobuf,
     plan::{MessageId, Plans},
     protobuf_to_json::protobuf_to_json,
+    queueing::Queueing,
     route::{Declared, Route},
     validate::Validator,
     version::Version,
@@ -27,6 +28,7 @@ pub struct MessageType {
     version: String,
     pub(crate) parsed_version: Version,
     route: Option<Route>,
+    queueing: Option<Queueing>,
     validator: Option<Validator>,
 }
 
@@ -35,6 +37,7 @@ impl MessageType {
         descriptor: MessageDescriptor,
         plans: Arc<Plans>,
         declared: Option<Declared>,
+        queueing: Option<Queueing>,
         validator: Option<Validator>,
     ) -> Self {
         let (alias, version, route) = match declared {
@@ -43,7 +46,7 @@ impl MessageType {
         };
         let parsed_version = Version::parse(&version).expect("the route's version was checked when it was read");
         let id = plans.find(descriptor.full_name()).expect("the plans are of the pool that the type is in");
-        Self { descriptor, plans, id, alias, version, parsed_version, route, validator }
+        Self { descriptor, plans, id, alias, version, parsed_version, route, queueing, validator }
     }
 
     /// The full protobuf name, such as `shop.v1.OrderPaid`.
@@ -68,6 +71,19 @@ impl MessageType {
     #[must_use]
     pub fn route(&self) -> Option<&Route> {
         self.route.as_ref()
+    }
+
+    /// How its messages queue for slow clients; `None` where the type does not say.
+    #[must_use]
+    pub fn queueing(&self) -> Option<&Queueing> {
+        self.queueing.as_ref()
+    }
+
+    /// A hash of the field of `payload` that the type's queueing has as its key: the same value gives the same hash, on every
+    /// node; a field that is missing has its default value. `None` if the type has no key, or `payload` is not of the type.
+    #[must_use]
+    pub fn conflation_key(&self, payload: &[u8]) -> Option<u64> {
+        self.queueing.as_ref()?.key.as_ref()?.hash_in(payload)
     }
 
     pub(crate) fn descriptor(&self) -> &MessageDescriptor {
@@ -118,6 +134,7 @@ impl fmt::Debug for MessageType {
             .field("alias", &self.alias)
             .field("version", &self.version)
             .field("route", &self.route)
+            .field("queueing", &self.queueing)
             .finish_non_exhaustive()
     }
 }

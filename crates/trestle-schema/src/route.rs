@@ -1,9 +1,9 @@
 //! Message type to service, transport and subject, as the type's `trestle.v1.route` option says.
 
-use prost_reflect::{MessageDescriptor, ReflectMessage as _, Value};
+use prost_reflect::MessageDescriptor;
 use trestle_wire::{ServiceName, Subject, Subjects, v1};
 
-use crate::{Catalogue, MessageType, version::Version};
+use crate::{Catalogue, MessageType, option, version::Version};
 
 /// The way of one message type to its service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,22 +62,8 @@ pub fn table(catalogue: &Catalogue, subjects: &Subjects) -> Vec<v1::RouteEntry> 
 /// # Errors
 /// Every fault of the option, each as a sentence.
 pub(crate) fn declared(message: &MessageDescriptor) -> Result<Option<Declared>, Vec<String>> {
-    let Some(extension) = message.parent_pool().get_extension_by_name("trestle.v1.route") else { return Ok(None) };
-    let options = message.options();
-    if !options.has_extension(&extension) {
-        return Ok(None);
-    }
-    let Value::Message(option) = &*options.get_extension(&extension) else { return Ok(None) };
-    let mut faults: Vec<String> = option
-        .unknown_fields()
-        .map(|field| format!("the route has a field with number {} that this gateway does not know", field.number()))
-        .collect();
-    let option: v1::Route = match option.transcode_to() {
-        Ok(option) => option,
-        Err(error) => {
-            return Err(vec![format!("the route cannot be read as {}: {error}", option.descriptor().full_name())]);
-        }
-    };
+    let Some(option) = option::read(message, "trestle.v1.route", "the route")? else { return Ok(None) };
+    let mut faults = Vec::new();
     read(option, &mut faults).filter(|_| faults.is_empty()).map(Some).ok_or(faults)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trestle_wire::Subjects;
+use trestle_wire::{Subjects, name::INBOX};
 
 use crate::LogSpec;
 
@@ -43,6 +43,13 @@ pub fn history(subjects: &Subjects, namespace: &str, size: u64, ttl: Duration) -
         dedup_window: DEDUP_WINDOW.min(ttl),
         republish: Some((format!("{}.log", subjects.prefix()), format!("{}.ch", subjects.prefix()))),
     }
+}
+
+/// The last `size` pushes to each user's inbox, kept for `ttl`: the history of the namespace
+/// [`INBOX`].
+#[must_use]
+pub fn inbox(subjects: &Subjects, size: u64, ttl: Duration) -> LogSpec {
+    history(subjects, INBOX, size, ttl)
 }
 
 /// Name of the log that [`history`] specifies.

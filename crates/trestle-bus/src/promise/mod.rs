@@ -52,6 +52,7 @@ macro_rules! promise_suite {
             one_dedup_id_is_stored_once
             a_dedup_id_is_forgotten_after_its_window
             what_is_republished_knows_its_place
+            every_user_has_an_inbox
             a_log_keeps_the_last_messages_of_each_subject
             a_log_forgets_what_is_too_old
             a_full_log_refuses_until_there_is_room

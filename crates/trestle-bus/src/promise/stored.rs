@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, future::Future as _, task::Poll, time::Duration};
 
+use trestle_wire::{ChannelName, Subjects, UserId};
+
 use super::{append, ensure, fetch, listen, log_spec, message, payload, soon, subject, text};
-use crate::{Appended, BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored};
+use crate::{Appended, BusError, ConsumerSpec, Fabric, LogSpec, Place, Stored, logs};
 
 fn texts(stored: &[Stored]) -> Vec<&str> {
     stored.iter().map(|stored| text(&stored.payload)).collect()
@@ -157,6 +159,31 @@ pub async fn what_is_republished_knows_its_place(fabric: Fabric) {
         let previous = previous.insert(room, offset).unwrap_or(0);
         assert_eq!(heard.place, Some(Place { offset, previous }));
         assert_eq!(heard.reply_to, None);
+    }
+}
+
+/// Whatever users are called, each has an inbox of their own: stored, read back, and heard live.
+pub async fn every_user_has_an_inbox(fabric: Fabric) {
+    let subjects = Subjects::new("p");
+    let spec = logs::inbox(&subjects, 2, Duration::from_secs(600));
+    ensure(&fabric, &spec).await;
+    let mut all = listen(&fabric, "p.ch.>", None).await;
+    let long = "\u{1F600}".repeat(32); // 128 bytes, each of which is escaped twice
+    for user in ["alice", "a.b", "a%2Eb", "a b", "a:b", "*", ">", "%", "%25", "\u{e9}", &*long] {
+        let inbox = ChannelName::inbox(&UserId::parse(user).expect("a user"));
+        let (at, live) = (subjects.log(&inbox), subjects.channel(&inbox));
+        assert_eq!(fabric.log.last(&spec.name, &at).await.expect("knows the last"), 0, "{user:?} shares an inbox");
+        let mut own = listen(&fabric, live.as_str(), None).await;
+        for at_most_two in 0..3 {
+            let what = format!("{user} {at_most_two}");
+            let offset = fabric.log.append(&at, None, payload(&what)).await.expect("appends").offset;
+            for heard in [message(&mut all).await, message(&mut own).await] {
+                assert_eq!((heard.subject.as_str(), text(&heard.payload)), (live.as_str(), &*what));
+                assert_eq!(heard.place.map(|place| place.offset), Some(offset));
+            }
+        }
+        let stored = fabric.log.read(&spec.name, &at, 1, 10).await.expect("reads");
+        assert_eq!(texts(&stored), [format!("{user} 1"), format!("{user} 2")]);
     }
 }
 

@@ -28,6 +28,7 @@ use trestle_wire::v1::{self, bridge_client::BridgeClient, gateway_frame::Frame, 
 use crate::{
     Context, Nack,
     context::Link,
+    events::{Events, Listener},
     handler::{Handler, Outcome},
     trace,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) max_in_flight: u32,
     pub(crate) stop_within: Duration,
     pub(crate) handlers: BTreeMap<String, Handler>,
+    pub(crate) listener: Option<Listener>,
     pub(crate) tracer: Arc<BoxedTracer>,
     /// Room for running handlers.
     pub(crate) running: Arc<Semaphore>,
@@ -72,11 +74,14 @@ pub(crate) async fn serve(
         instance: shared.instance.clone(),
         types: types.map(|name| v1::ConsumedType { message_type: name.clone(), versions: Vec::new() }).collect(),
         max_in_flight: shared.max_in_flight,
+        session_events: shared.listener.is_some(),
     };
+    let link = Link { say, pending: Arc::default(), client: client.clone() };
     let mut stream = Attached {
         shared,
         answers,
-        link: Link { say, pending: Arc::default() },
+        events: shared.listener.clone().map(|listener| Events::start(listener, link.clone())),
+        link,
         handlers: JoinSet::new(),
         running: HashMap::new(),
         tokens: HashMap::new(),
@@ -115,6 +120,7 @@ pub(crate) async fn serve(
 struct Attached<'a> {
     shared: &'a Shared,
     answers: mpsc::Sender<v1::ServiceFrame>,
+    events: Option<Events>,
     link: Link,
     handlers: JoinSet<Outcome>,
     /// Delivery by task.
@@ -149,10 +155,19 @@ impl Attached<'_> {
         finished.unwrap_or(Ok(()))
     }
 
-    /// Until no handler runs; then ends the stream and waits until the gateway has heard that.
+    /// Until no handler runs, those of session events included; then ends the stream and waits until the gateway has heard that.
     async fn finish(&mut self, frames: &mut Streaming<v1::GatewayFrame>) -> Result<(), Status> {
-        while !self.handlers.is_empty() {
+        let events = self.events.take();
+        let told = async move {
+            if let Some(events) = events {
+                events.finish().await;
+            }
+        };
+        tokio::pin!(told);
+        let mut all_told = false;
+        while !self.handlers.is_empty() || !all_told {
             tokio::select! {
+                () = &mut told, if !all_told => all_told = true,
                 frame = frames.message() => match frame? {
                     Some(frame) => self.hear(frame)?,
                     None => return Ok(()),
@@ -188,6 +203,11 @@ impl Attached<'_> {
                 tracing::warn!(service = self.shared.name, reason, message, field, "the gateway objects");
             }
             Some(Frame::Draining(_)) => tracing::info!(service = self.shared.name, "the gateway is about to stop"),
+            Some(Frame::SessionEvent(event)) => {
+                if let Some(events) = &self.events {
+                    events.tell(event);
+                }
+            }
             Some(Frame::Attached(_)) | None => {}
         }
         Ok(())
@@ -290,6 +310,7 @@ mod tests {
             max_in_flight: 1,
             stop_within: Duration::from_secs(1),
             handlers: BTreeMap::new(),
+            listener: None,
             tracer: Arc::new(opentelemetry::global::tracer("test")),
             running: Arc::new(Semaphore::new(1)),
         }
@@ -300,10 +321,12 @@ mod tests {
         let shared = shared();
         let (answers, answered) = mpsc::channel(1);
         let (say, _said) = mpsc::channel(1);
-        let link = Link { say, pending: Arc::default() };
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let link = Link { say, pending: Arc::default(), client: BridgeClient::new(channel) };
         let mut stream = Attached {
             shared: &shared,
             answers,
+            events: None,
             link,
             handlers: JoinSet::new(),
             running: HashMap::new(),

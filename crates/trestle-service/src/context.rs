@@ -4,11 +4,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
-use trestle_wire::v1::{self, service_frame::Frame};
+use tonic::transport::Channel;
+use trestle_wire::v1::{self, bridge_client::BridgeClient, service_frame::Frame};
 
-use crate::{PushError, Target, pending, pending::Pending, target};
+use crate::{PushError, Target, Update, pending, pending::Pending, target};
 
-/// One delivery, for its handler. Cheap to clone.
+/// One delivery, or one session event, for its handler. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Delivered>);
 
@@ -22,11 +23,12 @@ struct Delivered {
     link: Link,
 }
 
-/// The stream on which a delivery came, for pushes.
+/// The stream on which a delivery came, for pushes, and its connection, for calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) say: mpsc::Sender<v1::ServiceFrame>,
     pub(crate) pending: Arc<Pending>,
+    pub(crate) client: BridgeClient<Channel>,
 }
 
 impl Context {
@@ -39,6 +41,14 @@ impl Context {
     ) -> Self {
         let deadline = delivery.deadline.and_then(|deadline| SystemTime::try_from(deadline).ok());
         Self(Arc::new(Delivered { envelope, attempt: delivery.attempt, deadline, cancelled, traceparent, link }))
+    }
+
+    /// The context of a session event: the session is its sender, and there is nothing to be done by a time.
+    pub(crate) fn of_event(event: &v1::SessionEvent, cancelled: CancellationToken, link: Link) -> Self {
+        let v1::SessionEvent { session_id, user, node, time, .. } = event.clone();
+        let source = v1::Source { session: session_id, user, node, service: String::new() };
+        let envelope = v1::Envelope { source: Some(source), time, ..v1::Envelope::default() };
+        Self(Arc::new(Delivered { envelope, attempt: 1, deadline: None, cancelled, traceparent: None, link }))
     }
 
     /// The envelope, without its payload.
@@ -104,6 +114,14 @@ impl Context {
         message: &impl prost::Message,
     ) -> Result<v1::PushReport, PushError> {
         self.send(target::push(target, message_type, message), true).await
+    }
+
+    /// Changes the groups and tags of the target's sessions; returns how many there are, once they have it.
+    ///
+    /// # Errors
+    /// As [`Context::push`].
+    pub async fn update(&self, target: Target, update: Update) -> Result<u32, PushError> {
+        update.send(self.0.link.client.clone(), target).await
     }
 
     async fn send(&self, mut push: v1::PushRequest, count: bool) -> Result<v1::PushReport, PushError> {

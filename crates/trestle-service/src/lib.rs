@@ -1,7 +1,8 @@
 //! Rust SDK for services on the gRPC side.
 //!
 //! A [`Service`] attaches to a gateway, runs a handler for each message of the types it takes, and acknowledges what
-//! succeeded. It reconnects by itself. A [`Pusher`] sends messages to clients from anywhere else.
+//! succeeded. It reconnects by itself. A [`Pusher`] sends messages to clients from anywhere else, and changes the groups and
+//! tags of their sessions.
 //!
 //! ```no_run
 //! use trestle_service::{Context, Nack, Service, Target};
@@ -30,6 +31,7 @@
 mod attached;
 mod context;
 mod error;
+mod events;
 mod handler;
 mod pending;
 mod pusher;
@@ -37,6 +39,7 @@ mod run;
 mod service;
 mod target;
 mod trace;
+mod update;
 
 pub use context::Context;
 pub use error::{PushError, ServiceError};
@@ -45,3 +48,4 @@ pub use pusher::{PushStream, Pusher, Receipt};
 pub use service::{Builder, Service};
 pub use target::Target;
 pub use trestle_wire::v1;
+pub use update::Update;

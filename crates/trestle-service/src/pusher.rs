@@ -12,7 +12,7 @@ use tonic::{Streaming, transport::Channel};
 use trestle_wire::v1::{self, bridge_client::BridgeClient};
 
 use crate::{
-    PushError, ServiceError, Target,
+    PushError, ServiceError, Target, Update,
     pending::{Answer, Pending},
     run, target,
 };
@@ -45,6 +45,14 @@ impl Pusher {
         let push = target::push(target, message_type, message);
         let answer = self.client.clone().push(push).await?.into_inner();
         Ok(answer.report.unwrap_or_default())
+    }
+
+    /// Changes the groups and tags of the target's sessions; returns how many there are, once they have it.
+    ///
+    /// # Errors
+    /// [`PushError::Refused`] or [`PushError::Call`].
+    pub async fn update(&self, target: Target, update: Update) -> Result<u32, PushError> {
+        update.send(self.client.clone(), target).await
     }
 
     /// Opens a stream of pushes, of which at most `window` are unanswered; 256 is what a gateway takes at once.

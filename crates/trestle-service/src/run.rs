@@ -44,6 +44,7 @@ pub(crate) async fn run(builder: Builder, shutdown: impl Future<Output = ()> + S
         max_in_flight: builder.max_in_flight,
         stop_within: builder.stop_within,
         handlers: builder.handlers,
+        listener: builder.listener,
         tracer,
         // Over all streams: a handler that outlives its stream still counts.
         running: Arc::new(Semaphore::new(builder.max_in_flight as usize)),

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use opentelemetry::global::{BoxedTracer, ObjectSafeTracer};
 
-use crate::{Context, Nack, ServiceError, handler, handler::Handler, run};
+use trestle_wire::v1;
+
+use crate::{Context, Nack, ServiceError, events, events::Listener, handler, handler::Handler, run};
 
 /// Where the gateway listens unless told otherwise.
 const ENDPOINT: &str = "http://127.0.0.1:9090";
@@ -23,6 +25,7 @@ impl Service {
             max_in_flight: 64,
             stop_within: Duration::from_secs(20),
             handlers: BTreeMap::new(),
+            listener: None,
             tracer: None,
         }
     }
@@ -38,6 +41,7 @@ pub struct Builder {
     pub(crate) stop_within: Duration,
     /// By full name of the type.
     pub(crate) handlers: BTreeMap<String, Handler>,
+    pub(crate) listener: Option<Listener>,
     pub(crate) tracer: Option<Arc<BoxedTracer>>,
 }
 
@@ -98,6 +102,18 @@ impl Builder {
         Fut: Future<Output = Result<R, Nack>> + Send + 'static,
     {
         self.handlers.insert(message_type.into(), handler::of_requests(reply_type.into(), handler));
+        self
+    }
+
+    /// Hears what happens to sessions: connected, pending, resumed, expired. Each event goes to one instance of the service,
+    /// once; `handler` gets them one after the other. Those that come while no instance is attached are not repeated. The
+    /// context's sender is the session, so that the handler can push to it and change its groups and tags.
+    pub fn on_session_event<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Context, v1::SessionEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.listener = Some(events::listener(handler));
         self
     }
 

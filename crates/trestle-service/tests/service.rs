@@ -1,7 +1,8 @@
 //! The SDK against a gateway that says what the test tells it to, over real gRPC.
 
+mod support;
+
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -9,182 +10,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::Stream;
 use prost::Message as _;
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot},
-    task::JoinHandle,
-    time::timeout,
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
-use trestle_service::{Builder, Context, Nack, PushError, Pusher, Service, ServiceError, Target};
-use trestle_wire::v1::{
-    self, bridge_server, gateway_frame::Frame, push_stream_response::Outcome, service_frame::Frame as Said,
-};
-
-const SOON: Duration = Duration::from_secs(10);
-
-async fn soon<F: Future>(what: &str, happens: F) -> F::Output {
-    timeout(SOON, happens).await.unwrap_or_else(|_| panic!("{what} did not happen within {SOON:?}"))
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Note {
-    #[prost(string, tag = "1")]
-    text: String,
-}
-
-fn note(text: &str) -> Note {
-    Note { text: text.into() }
-}
-
-/// A gateway played by the test.
-struct Gateway {
-    endpoint: String,
-    streams: mpsc::Receiver<Attached>,
-}
-
-/// The gateway's side of one attached stream.
-struct Attached {
-    said: Streaming<v1::ServiceFrame>,
-    say: mpsc::Sender<Result<v1::GatewayFrame, Status>>,
-    last: u64,
-}
-
-#[derive(Clone)]
-struct Script(mpsc::Sender<Attached>);
-
-type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl bridge_server::Bridge for Script {
-    type AttachStream = Frames<v1::GatewayFrame>;
-    type PushStreamStream = Frames<v1::PushStreamResponse>;
-
-    async fn attach(
-        &self,
-        request: Request<Streaming<v1::ServiceFrame>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        let (say, frames) = mpsc::channel(64);
-        let attached = Attached { said: request.into_inner(), say, last: 0 };
-        self.0.send(attached).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
-    }
-
-    async fn push(&self, request: Request<v1::PushRequest>) -> Result<Response<v1::PushResponse>, Status> {
-        match request.into_inner().target.and_then(|target| target.target) {
-            Some(v1::target::Target::User(_)) => {
-                let report = v1::PushReport { delivered: 2, counted: true, ..v1::PushReport::default() };
-                Ok(Response::new(v1::PushResponse { report: Some(report) }))
-            }
-            _ => {
-                let mut status = Status::not_found("there is no channel namespace \"nowhere\"");
-                status.metadata_mut().insert("trestle-reason", "unknown_namespace".parse().expect("ASCII"));
-                Err(status)
-            }
-        }
-    }
-
-    /// Answers each with its own number as the offset.
-    async fn push_stream(
-        &self,
-        request: Request<Streaming<v1::PushStreamRequest>>,
-    ) -> Result<Response<Self::PushStreamStream>, Status> {
-        use tokio_stream::StreamExt as _;
-        let answers = request.into_inner().map(|push| {
-            let push = push?;
-            let report = v1::PushReport { offset: push.seq, ..v1::PushReport::default() };
-            Ok(v1::PushStreamResponse { seq: push.seq, outcome: Some(Outcome::Report(report)) })
-        });
-        Ok(Response::new(Box::pin(answers)))
-    }
-}
-
-impl Gateway {
-    async fn start() -> Self {
-        let (attached, streams) = mpsc::channel(4);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-        let service = bridge_server::BridgeServer::new(Script(attached));
-        let server = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        Self { endpoint, streams }
-    }
-
-    /// The next stream and its hello, not yet answered.
-    async fn hello(&mut self) -> (Attached, v1::Hello) {
-        let mut stream = soon("a stream", self.streams.recv()).await.expect("the gateway runs");
-        match stream.said().await {
-            Said::Hello(hello) => (stream, hello),
-            other => panic!("not hello but {other:?}"),
-        }
-    }
-
-    async fn attached(&mut self) -> Attached {
-        let (stream, _) = self.hello().await;
-        stream.say(Frame::Attached(v1::Attached::default())).await;
-        stream
-    }
-}
-
-impl Attached {
-    async fn say(&self, frame: Frame) {
-        self.say.send(Ok(v1::GatewayFrame { frame: Some(frame) })).await.expect("the stream is open");
-    }
-
-    async fn said(&mut self) -> Said {
-        let frame = soon("a frame", self.said.message()).await.expect("the stream lives").expect("not its end");
-        frame.frame.expect("a frame says something")
-    }
-
-    /// Waits until the service has ended the stream; what it still says is returned.
-    async fn rest(&mut self) -> Vec<Said> {
-        let mut rest = Vec::new();
-        while let Ok(Some(frame)) = soon("the end", self.said.message()).await {
-            rest.extend(frame.frame);
-        }
-        rest
-    }
-
-    async fn deliver(&mut self, message_type: &str, text: &str) -> u64 {
-        self.last += 1;
-        let delivery = v1::Delivery {
-            delivery_id: self.last,
-            envelope: Some(v1::Envelope {
-                message_type: message_type.into(),
-                payload: note(text).encode_to_vec().into(),
-                source: Some(v1::Source { session: "s1".into(), ..v1::Source::default() }),
-                ..v1::Envelope::default()
-            }),
-            attempt: 1,
-            request: message_type == ASK,
-            deadline: None,
-        };
-        self.say(Frame::Deliveries(v1::Deliveries { deliveries: vec![delivery] })).await;
-        self.last
-    }
-}
-
-const NOTE: &str = "notes.v1.Note";
-const ASK: &str = "notes.v1.Ask";
-
-struct Running {
-    stop: oneshot::Sender<()>,
-    service: JoinHandle<Result<(), ServiceError>>,
-}
-
-fn run(gateway: &Gateway, builder: Builder) -> Running {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let builder = builder.endpoint(&gateway.endpoint);
-    let service = tokio::spawn(builder.run(async move { drop(stopped.await) }));
-    Running { stop, service }
-}
-
-fn notes() -> Builder {
-    Service::builder("notes")
-}
+use support::{ASK, Gateway, NOTE, Note, note, notes, run, soon};
+use tokio::sync::{Semaphore, mpsc};
+use tonic::Status;
+use trestle_service::{Context, Nack, PushError, Pusher, ServiceError, Target};
+use trestle_wire::v1::{self, gateway_frame::Frame, push_stream_response::Outcome, service_frame::Frame as Said};
 
 #[tokio::test]
 async fn the_hello_says_what_is_taken_and_what_is_done_is_acked() {

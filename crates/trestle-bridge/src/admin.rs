@@ -50,10 +50,45 @@ impl Shared {
 #[tonic::async_trait]
 impl admin_server::Admin for AdminService {
     async fn reload(&self, _: Request<v1::ReloadRequest>) -> Result<Response<v1::ReloadResponse>, Status> {
-        self.0.reload().await.map(Response::new).map_err(|refusal| status(&refusal))
+        answer(self.0.reload().await)
     }
 
     async fn list_routes(&self, _: Request<v1::ListRoutesRequest>) -> Result<Response<v1::ListRoutesResponse>, Status> {
         Ok(Response::new(v1::ListRoutesResponse { routes: self.0.routes() }))
     }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {
+        Ok(Response::new(v1::ListNodesResponse { nodes: self.0.nodes() }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        answer(self.0.sessions(request.into_inner()).await)
+    }
+
+    async fn get_presence(
+        &self,
+        request: Request<v1::GetPresenceRequest>,
+    ) -> Result<Response<v1::GetPresenceResponse>, Status> {
+        let presence = self.0.presence(request.into_inner()).await;
+        answer(presence.map(|presence| v1::GetPresenceResponse { presence: Some(presence) }))
+    }
+
+    async fn kick(&self, request: Request<v1::KickRequest>) -> Result<Response<v1::KickResponse>, Status> {
+        answer(self.0.kick(request.into_inner()).await.map(|sessions| v1::KickResponse { sessions }))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        answer(self.0.drain_node(request.into_inner()).await.map(|node| v1::DrainResponse { node: Some(node) }))
+    }
+
+    async fn rebalance(&self, _: Request<v1::RebalanceRequest>) -> Result<Response<v1::RebalanceResponse>, Status> {
+        answer(self.0.rebalance().await.map(|nodes| v1::RebalanceResponse { nodes }))
+    }
+}
+
+fn answer<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|refusal| status(&refusal))
 }

@@ -17,7 +17,7 @@ use trestle_wire::{
 };
 
 use crate::{
-    Shared, hello,
+    Shared, events, hello,
     inflight::{Answered, DeliveryId},
     instance::Instance,
     outgoing::{Answer, Attached},
@@ -77,7 +77,10 @@ async fn admit(
     let id = shared.next_instance();
     let (instance, queue) = Instance::new(id, hello.instance, hello.service, shared.config.max_in_flight_max);
     let start = |message_type: &Arc<str>| serve::start(shared, &service, message_type);
-    let ready = service.attach(&instance, hello.takes, hello.max_in_flight, start);
+    let mut ready = service.attach(&instance, hello.takes, hello.max_in_flight, start);
+    if hello.session_events {
+        ready.extend(service.listen(&instance, || events::start(shared, &service)));
+    }
     // The other end is the response of this call, which lives as long as the stream.
     let _ = accepted.send(Attached { service: service.clone(), instance: instance.clone(), queue });
 

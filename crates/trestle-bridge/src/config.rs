@@ -37,11 +37,16 @@ pub struct Config {
     /// Pushes of one stream that may be unanswered; more are not read until answers are out. 256: where acked appends to
     /// a NATS stream stop gaining from a longer window.
     pub push_window: usize,
-    /// How long a counted push waits for one more node's count. 50 ms: above a round trip between regions would be too
+    /// How long a counted push, or a question who is on a channel, waits for one more node's answer. 50 ms: above a round trip between regions would be too
     /// long for one within a site, where it is under 1 ms.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub count_quiet: Duration,
+    /// How long an operator's question, an update of sessions or a kick waits for one more node's answer; it ends as soon as
+    /// all have answered. 3 s: above the 2 s that a node gives its sessions for it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub ask_wait: Duration,
     /// How long a new stream may take to say hello, and how long its subscriptions may take to be in force. 5 s: the
     /// handshake's time limit everywhere.
     #[serde(with = "humantime_serde")]
@@ -77,6 +82,7 @@ impl Default for Config {
             request_timeout_max: Duration::from_secs(60),
             push_window: 256,
             count_quiet: Duration::from_millis(50),
+            ask_wait: Duration::from_secs(3),
             hello_timeout: Duration::from_secs(5),
             drain_deadline: Duration::from_secs(20),
             keepalive_interval: Duration::from_secs(10),
@@ -108,6 +114,7 @@ impl Config {
         must((1..=65_536).contains(&self.push_window), "push_window must be 1 to 65536");
         must(!self.request_timeout_max.is_zero(), "request_timeout_max must not be 0");
         must(!self.count_quiet.is_zero(), "count_quiet must not be 0");
+        must(self.ask_wait > Duration::from_secs(2), "ask_wait must be above 2s, which a node gives its sessions");
         must(!self.hello_timeout.is_zero(), "hello_timeout must not be 0");
         must(!self.keepalive_interval.is_zero(), "keepalive_interval must not be 0");
         must(!self.keepalive_timeout.is_zero(), "keepalive_timeout must not be 0");

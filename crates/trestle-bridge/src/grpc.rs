@@ -52,6 +52,14 @@ impl bridge_server::Bridge for BridgeService {
         shared.tasks.spawn(push_stream::converse(shared.clone(), request.into_inner(), answers, traceparent));
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
     }
+
+    async fn update_sessions(
+        &self,
+        request: Request<v1::UpdateSessionsRequest>,
+    ) -> Result<Response<v1::UpdateSessionsResponse>, Status> {
+        let sessions = self.0.update_sessions(request.into_inner()).await.map_err(|refusal| status(&refusal))?;
+        Ok(Response::new(v1::UpdateSessionsResponse { sessions }))
+    }
 }
 
 fn traceparent(metadata: &MetadataMap) -> Option<Arc<str>> {

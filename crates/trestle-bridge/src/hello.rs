@@ -26,6 +26,8 @@ pub(crate) struct Accepted {
     pub(crate) types: Vec<v1::ConsumedType>,
     /// Most deliveries in flight.
     pub(crate) max_in_flight: u32,
+    /// Whether it wants to know of sessions.
+    pub(crate) session_events: bool,
 }
 
 /// Checks a hello.
@@ -73,7 +75,8 @@ pub(crate) fn check(hello: v1::Hello, catalogue: &Catalogue, config: &Config) ->
         versions: vec![kind.version().to_owned()],
     });
     let types = types.collect();
-    Ok(Accepted { service, instance, takes, types, max_in_flight: max_in_flight(hello.max_in_flight, config) })
+    let max_in_flight = max_in_flight(hello.max_in_flight, config);
+    Ok(Accepted { service, instance, takes, types, max_in_flight, session_events: hello.session_events })
 }
 
 /// The limit of an instance that asks for `wanted`; 0 is the default.

@@ -1,7 +1,7 @@
 //! HTTP/JSON for pushing and for operators: for curl, and for languages without gRPC.
 //!
-//! `POST /v1/push`, `POST /v1/reload`, `GET /v1/routes`. Bodies are canonical proto3 JSON, strictly read; what is refused
-//! is `{"error":{...}}` with the status of the one table.
+//! `POST /v1/push`, `POST /v1/reload`, `GET /v1/routes`; the other paths of operators are in `http/operate.rs`. Bodies are
+//! canonical proto3 JSON, strictly read; what is refused is `{"error":{...}}` with the status of the one table.
 
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod body;
+mod canonical;
+mod operate;
 
 impl Bridge {
     /// The HTTP side, to be merged into the router of the listen address.
@@ -31,40 +33,27 @@ impl Bridge {
             .route("/v1/push", post(push))
             .route("/v1/reload", post(reload))
             .route("/v1/routes", get(routes))
+            .merge(operate::router())
             .layer(DefaultBodyLimit::max(self.0.config.message_bytes_max))
             .with_state(self.0.clone())
     }
-}
-
-#[derive(Serialize)]
-struct Pushed {
-    report: Report,
-}
-
-/// `trestle.v1.PushReport` in canonical JSON; a 64-bit number is a string there.
-#[derive(Serialize)]
-struct Report {
-    delivered: u32,
-    dropped: u32,
-    offline: u32,
-    counted: bool,
-    offset: String,
 }
 
 async fn push(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Pushed>, HttpRefusal> {
-    let request = read(&shared, &headers, body).map_err(HttpRefusal)?;
+) -> Result<Response, HttpRefusal> {
+    let body = json_body(&shared, &headers, body).map_err(HttpRefusal)?;
+    let request = body::parse(&body, &shared.schemas.current()).map_err(HttpRefusal)?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let origin = Origin { service: None, traceparent };
     let report = shared.push(origin, request, true).await.map_err(HttpRefusal)?;
-    let v1::PushReport { delivered, dropped, offline, counted, offset } = report;
-    Ok(Json(Pushed { report: Report { delivered, dropped, offline, counted, offset: offset.to_string() } }))
+    Ok(operate::answer("PushResponse", &v1::PushResponse { report: Some(report) }))
 }
 
-fn read(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<v1::PushRequest, Refusal> {
+/// A body that says that it is JSON.
+fn json_body(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
     // A page of another origin can send a form or plain text without asking first; JSON it cannot.
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -72,14 +61,23 @@ fn read(shared: &Shared, headers: &HeaderMap, body: Result<Bytes, BytesRejection
         let sentence = format!("the content type is {essence:?}; it must be application/json");
         return Err(Refusal::new(Reason::MalformedFrame, sentence).field("content-type"));
     }
-    let body = body.map_err(|error| match error.status() {
+    body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let max = shared.config.message_bytes_max;
             Refusal::new(Reason::PayloadTooLarge, format!("the body is larger than {max} bytes"))
         }
         _ => Refusal::new(Reason::MalformedFrame, format!("the body could not be read: {error}")),
-    })?;
-    body::parse(&body, &shared.schemas.current())
+    })
+}
+
+/// Refuses a page in a browser: where there is no body, no content type tells one of another origin, and what operators
+/// do is not for pages anyway. Browsers say where they are.
+fn no_browser(headers: &HeaderMap, what: &str) -> Result<(), Refusal> {
+    if headers.contains_key("origin") {
+        let sentence = format!("browsers may not {what}; use curl or the admin API");
+        return Err(Refusal::new(Reason::OriginDenied, sentence).field("origin"));
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -92,11 +90,7 @@ struct Reloaded<'a> {
 }
 
 async fn reload(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, HttpRefusal> {
-    // Without a body there is no content type to tell a page of another origin by; browsers say where they are instead.
-    if headers.contains_key("origin") {
-        let sentence = "browsers may not reload schemas; use curl or the admin API";
-        return Err(HttpRefusal(Refusal::new(Reason::OriginDenied, sentence).field("origin")));
-    }
+    no_browser(&headers, "reload schemas").map_err(HttpRefusal)?;
     let v1::ReloadResponse { applied, faults, types } = shared.reload().await.map_err(HttpRefusal)?;
     if applied {
         return Ok(Json(Reloaded { error: None, applied, faults, types }).into_response());

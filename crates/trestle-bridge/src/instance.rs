@@ -8,7 +8,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
     time::Instant,
 };
 use trestle_wire::{ServiceName, v1};
@@ -31,6 +34,8 @@ pub(crate) struct Instance {
     /// `None` once the stream has ended.
     hand: Mutex<Option<Inflight<Task>>>,
     queue: mpsc::Sender<Outgoing>,
+    /// Beside the queue, whose room is counted in credits.
+    events: mpsc::Sender<v1::SessionEvent>,
     /// The first deadline has come nearer.
     nearer: Notify,
 }
@@ -47,6 +52,18 @@ pub(crate) enum Outgoing {
     Draining(v1::Draining),
 }
 
+/// Session events that may wait for one stream. 256 of some 200 bytes are 50 KiB.
+const EVENTS_MAX: usize = 256;
+
+/// What a stream is written from.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Deliveries, and what belongs to them.
+    pub(crate) outgoing: mpsc::Receiver<Outgoing>,
+    /// What happened to sessions.
+    pub(crate) events: mpsc::Receiver<v1::SessionEvent>,
+}
+
 /// What became of a parcel that was handed to an instance.
 #[derive(Debug)]
 pub(crate) enum Handed {
@@ -60,16 +77,20 @@ pub(crate) enum Handed {
 
 impl Instance {
     /// A stream that may have up to `in_flight_max` deliveries in hand, and the queue to write from.
-    pub(crate) fn new(
-        id: InstanceId,
-        name: String,
-        service: ServiceName,
-        in_flight_max: u32,
-    ) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
+    pub(crate) fn new(id: InstanceId, name: String, service: ServiceName, in_flight_max: u32) -> (Arc<Self>, Queue) {
         // Each credit is at most one delivery and one cancel in the queue; one more for `draining`.
         let (queue, outgoing) = mpsc::channel(2 * in_flight_max as usize + 1);
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
         let hand = Mutex::new(Some(Inflight::default()));
-        (Arc::new(Self { id, name, service, hand, queue, nearer: Notify::new() }), outgoing)
+        let instance = Self { id, name, service, hand, queue, events: tell, nearer: Notify::new() };
+        (Arc::new(instance), Queue { outgoing, events })
+    }
+
+    /// Puts a session event in its queue; gives it back if there is no room.
+    pub(crate) fn tell(&self, event: v1::SessionEvent) -> Result<(), v1::SessionEvent> {
+        self.events.try_send(event).map_err(|full| match full {
+            TrySendError::Full(event) | TrySendError::Closed(event) => event,
+        })
     }
 
     /// Puts a delivery in the queue. The caller has taken the credit for it.

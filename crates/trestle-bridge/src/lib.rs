@@ -6,13 +6,18 @@
 //! | serve | `serve.rs`, `stored.rs`, `live.rs` | subject -> an instance with room, under credit and deadline |
 //! | choose | `pool.rs`, `service.rs`, `instance.rs`, `inflight.rs` | a delivery -> who gets it; what is unanswered |
 //! | settle | `settle.rs`, `ticket.rs` | ack, nack, reply, cancel, loss -> bus |
-//! | push | `push.rs`, `window.rs`, `push_stream.rs` | push -> envelope -> subject |
+//! | tell | `events.rs` | what happens to sessions -> one instance of each service that wants it |
+//! | push | `push.rs`, `target.rs`, `window.rs`, `push_stream.rs` | push -> envelope -> subject |
+//! | control | `control.rs` | groups, tags, kicks -> the nodes that hold the sessions |
+//! | ask | `nodes.rs`, `sessions.rs`, `rebalance.rs` | operators' questions -> nodes -> one answer |
 //! | answer | `grpc.rs`, `admin.rs`, `http.rs`, `status.rs` | calls of services and operators |
 //! | run | `run.rs` | listener -> served, drained, closed |
 
 mod admin;
 mod attach;
 mod config;
+mod control;
+mod events;
 mod grpc;
 mod hello;
 mod http;
@@ -20,17 +25,21 @@ mod inflight;
 mod instance;
 mod live;
 mod metrics;
+mod nodes;
 mod outgoing;
 mod parcel;
 mod pool;
 mod push;
 mod push_stream;
+mod rebalance;
 mod run;
 mod serve;
 mod service;
+mod sessions;
 mod settle;
 pub mod status;
 mod stored;
+mod target;
 mod ticket;
 mod window;
 
@@ -50,6 +59,7 @@ use trestle_telemetry::Tracer;
 use trestle_wire::{NodeId, Subjects};
 
 pub use config::Config;
+pub use nodes::Nodes;
 pub use run::ServeError;
 
 use crate::{metrics::Metrics, pool::InstanceId, service::Services, ticket::Tickets};
@@ -60,11 +70,13 @@ pub trait Channels: Send + Sync + 'static {
     fn namespace(&self, name: &str) -> Option<NamespaceView>;
 }
 
-/// What a push has to know of a namespace.
+/// What the bridge has to know of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceView {
     /// Whether its channels keep their messages: a push is then appended to the log, and reports its offset.
     pub history: bool,
+    /// Whether it is known who is on its channels.
+    pub presence: bool,
 }
 
 /// What a [`Bridge`] is made of.
@@ -81,6 +93,8 @@ pub struct Parts<'a> {
     pub tracer: Tracer,
     /// Knows the channel namespaces.
     pub channels: Arc<dyn Channels>,
+    /// Knows the nodes that live.
+    pub nodes: Arc<dyn Nodes>,
     /// What the operator has set.
     pub config: Config,
     /// Gets the bridge's metrics.
@@ -95,7 +109,7 @@ impl Bridge {
     /// A bridge that serves nobody yet: see [`Bridge::serve`] and [`Bridge::router`].
     #[must_use]
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { node, subjects, schemas, fabric, tracer, channels, config, registry } = parts;
+        let Parts { node, subjects, schemas, fabric, tracer, channels, nodes, config, registry } = parts;
         Self(Arc::new(Shared {
             node,
             subjects,
@@ -103,6 +117,7 @@ impl Bridge {
             fabric,
             tracer,
             channels,
+            nodes,
             drain_deadline: Mutex::new(config.drain_deadline),
             config,
             metrics: Metrics::new(registry),
@@ -124,6 +139,7 @@ pub(crate) struct Shared {
     pub(crate) fabric: Fabric,
     pub(crate) tracer: Tracer,
     pub(crate) channels: Arc<dyn Channels>,
+    pub(crate) nodes: Arc<dyn Nodes>,
     pub(crate) config: Config,
     /// How long a drain waits for acks: [`Config::drain_deadline`], unless somebody knows better.
     pub(crate) drain_deadline: Mutex<Duration>,

@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     serve: Family<OfService, Histogram>,
     dropped: Family<Dropped, Counter>,
     pushes: Family<Pushed, Counter>,
+    controls: Family<Controlled, Counter>,
+    session_events: Family<TellingOf, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -43,6 +45,19 @@ struct Pushed {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Controlled {
+    action: &'static str,
+    target: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TellingOf {
+    service: String,
+    outcome: &'static str,
+}
+
 /// 1 ms to 32 s: below is the gateway's own time, above is `ack_wait`.
 fn serve_buckets() -> Histogram {
     Histogram::new([
@@ -60,6 +75,8 @@ impl Metrics {
             serve: Family::new_with_constructor(serve_buckets as fn() -> Histogram),
             dropped: Family::default(),
             pushes: Family::default(),
+            controls: Family::default(),
+            session_events: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("trestle_bridge");
         registry.register("instances", "Instances of a service attached to this node", metrics.instances.clone());
@@ -81,6 +98,16 @@ impl Metrics {
             "Pushes by target and outcome (ok, or the refusal's reason)",
             metrics.pushes.clone(),
         );
+        registry.register(
+            "controls",
+            "Updates of sessions and kicks by target and outcome (ok, or the refusal's reason)",
+            metrics.controls.clone(),
+        );
+        registry.register(
+            "session_events",
+            "Session events for services by what became of them; bus_lost counts times, not events",
+            metrics.session_events.clone(),
+        );
         metrics
     }
 
@@ -99,12 +126,21 @@ impl Metrics {
                 let labels = Dropped { service: service.to_string(), reason: reason.word() };
                 self.dropped.get_or_create_owned(&labels)
             }),
+            told: Told::ALL.map(|outcome| {
+                let labels = TellingOf { service: service.to_string(), outcome: outcome.word() };
+                self.session_events.get_or_create_owned(&labels)
+            }),
         }
     }
 
     /// A push went out, or did not.
     pub(crate) fn pushed(&self, target: &'static str, outcome: &'static str) {
         self.pushes.get_or_create(&Pushed { target, outcome }).inc();
+    }
+
+    /// Sessions were updated or kicked, or were not.
+    pub(crate) fn controlled(&self, action: &'static str, target: &'static str, outcome: &'static str) {
+        self.controls.get_or_create(&Controlled { action, target, outcome }).inc();
     }
 }
 
@@ -116,6 +152,7 @@ pub(crate) struct ServiceMetrics {
     serve: Histogram,
     deliveries: [Counter; Outcome::ALL.len()],
     dropped: [Counter; Drop::ALL.len()],
+    told: [Counter; Told::ALL.len()],
 }
 
 /// What became of a delivery.
@@ -188,6 +225,30 @@ impl Drop {
     }
 }
 
+/// What became of a session event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// An instance is told.
+    Told,
+    /// Every instance that wants to know has a full queue.
+    NoRoom,
+    /// The bus lost some on the way here; one for each time, however many.
+    BusLost,
+}
+
+impl Told {
+    const ALL: [Self; 3] = [Self::Told, Self::NoRoom, Self::BusLost];
+
+    /// As the label says it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::NoRoom => "no_room",
+            Self::BusLost => "bus_lost",
+        }
+    }
+}
+
 impl ServiceMetrics {
     /// An instance came (+1) or went (-1).
     pub(crate) fn instances(&self, change: i64) {
@@ -209,6 +270,11 @@ impl ServiceMetrics {
     pub(crate) fn dropped(&self, reason: Drop) {
         self.dropped[reason as usize].inc();
     }
+
+    /// A session event was told, or was not.
+    pub(crate) fn told(&self, outcome: Told) {
+        self.told[outcome as usize].inc();
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +290,8 @@ mod tests {
         billing.settled(Outcome::Ack, Duration::from_millis(3));
         billing.dropped(Drop::NoRoom);
         metrics.pushed("channel", "ok");
+        metrics.controlled("kick", "user", "ok");
+        billing.told(Told::NoRoom);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes everything");
         for line in [
@@ -233,6 +301,8 @@ mod tests {
             r#"trestle_bridge_dropped_total{service="billing",reason="no_room"} 1"#,
             r#"trestle_bridge_deliveries_total{service="billing",outcome="reply_invalid"} 0"#,
             r#"trestle_bridge_pushes_total{target="channel",outcome="ok"} 1"#,
+            r#"trestle_bridge_controls_total{action="kick",target="user",outcome="ok"} 1"#,
+            r#"trestle_bridge_session_events_total{service="billing",outcome="no_room"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
         }
@@ -242,5 +312,6 @@ mod tests {
     fn each_outcome_and_reason_has_its_own_counter() {
         assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
         assert!(Drop::ALL.iter().enumerate().all(|(place, reason)| *reason as usize == place));
+        assert!(Told::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
     }
 }

@@ -1,4 +1,5 @@
-//! What an attached stream is written: answers to its own frames first, then deliveries, as many in a frame as are ready.
+//! What an attached stream is written: answers to its own frames first, then deliveries, as many in a frame as are ready,
+//! and what happens to sessions.
 //!
 //! No timer and nothing adaptive: under load a frame fills by itself, and alone a delivery goes at once.
 
@@ -10,7 +11,7 @@ use tonic::Status;
 use trestle_wire::v1::{self, gateway_frame::Frame};
 
 use crate::{
-    instance::{Instance, Outgoing},
+    instance::{Instance, Outgoing, Queue},
     service::Service,
 };
 
@@ -26,7 +27,7 @@ pub(crate) type Answer = Result<v1::GatewayFrame, Status>;
 pub(crate) struct Attached {
     pub(crate) service: Arc<Service>,
     pub(crate) instance: Arc<Instance>,
-    pub(crate) queue: mpsc::Receiver<Outgoing>,
+    pub(crate) queue: Queue,
 }
 
 /// The frames of one stream. Ends when the conversation drops its side of `answers`.
@@ -64,21 +65,39 @@ impl Writer {
             None => tokio::select! {
                 biased;
                 answer = self.answers.recv() => return answer.or_else(|| attached.farewell()),
-                Some(first) = attached.queue.recv() => first,
+                next = attached.next() => match next {
+                    Next::Outgoing(first) => first,
+                    Next::Event(event) => return Some(Ok(frame(Frame::SessionEvent(event)))),
+                },
             },
         };
         let (frame, next) = attached.write(first);
         self.next = next;
-        Some(Ok(v1::GatewayFrame { frame: Some(frame) }))
+        Some(Ok(self::frame(frame)))
     }
 }
 
+/// What is written next of what did not come from the conversation.
+enum Next {
+    Outgoing(Outgoing),
+    Event(v1::SessionEvent),
+}
+
 impl Attached {
+    /// Waits for either queue; neither starves the other.
+    async fn next(&mut self) -> Next {
+        tokio::select! {
+            Some(outgoing) = self.queue.outgoing.recv() => Next::Outgoing(outgoing),
+            Some(event) = self.queue.events.recv() => Next::Event(event),
+            else => std::future::pending().await,
+        }
+    }
+
     /// What a stream that has nothing in flight is still told when it is drained.
     fn farewell(&mut self) -> Option<Answer> {
-        while let Ok(outgoing) = self.queue.try_recv() {
+        while let Ok(outgoing) = self.queue.outgoing.try_recv() {
             if let Outgoing::Draining(draining) = outgoing {
-                return Some(Ok(v1::GatewayFrame { frame: Some(Frame::Draining(draining)) }));
+                return Some(Ok(frame(Frame::Draining(draining))));
             }
         }
         None
@@ -97,7 +116,7 @@ impl Attached {
         let mut bytes = size(&delivery);
         let mut deliveries = vec![delivery];
         while deliveries.len() < DELIVERIES_MAX && bytes < FRAME_BYTES_MAX {
-            match self.queue.try_recv() {
+            match self.queue.outgoing.try_recv() {
                 Ok(Outgoing::Deliver(delivery)) => {
                     if bytes + size(&delivery) > FRAME_BYTES_MAX {
                         return (deliveries_frame(deliveries), Some(Outgoing::Deliver(delivery)));
@@ -111,6 +130,10 @@ impl Attached {
         }
         (deliveries_frame(deliveries), None)
     }
+}
+
+fn frame(frame: Frame) -> v1::GatewayFrame {
+    v1::GatewayFrame { frame: Some(frame) }
 }
 
 fn deliveries_frame(deliveries: Vec<v1::Delivery>) -> Frame {

@@ -10,14 +10,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use trestle_bus::Subject;
 use trestle_telemetry::{Kind, Span};
-use trestle_wire::{
-    ChannelName, Reason, Refusal, ServiceName, SessionId, UserId,
-    subject::token,
-    v1::{self, target::Target},
-};
+use trestle_wire::{ChannelName, Reason, Refusal, ServiceName, SessionId, subject::token, v1};
 
-use crate::Shared;
+use crate::{Shared, target, target::Target};
 
+/// Whom a push can be for.
+pub(crate) const TARGETS: &str = "channel, session, group, user, tags, everyone, inbox";
 /// Most headers of a message.
 const HEADERS_MAX: usize = 32;
 /// Most bytes of a message's headers, keys and values together.
@@ -37,32 +35,24 @@ pub(crate) struct Origin<'a> {
 /// A push that can go out.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    target: TargetKind,
+    target: Target,
     subject: Subject,
-    /// Into a channel's history rather than to whoever listens now.
+    /// Into a channel's history or a user's inbox, rather than to whoever listens now.
     stored: bool,
     dedup: Option<String>,
     body: Bytes,
     span: Option<Span>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TargetKind {
-    Channel,
-    Session,
-    User,
-    Everyone,
-}
-
-impl TargetKind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Channel => "channel",
-            Self::Session => "session",
-            Self::User => "user",
-            Self::Everyone => "everyone",
-        }
-    }
+/// Where a push to a target goes.
+struct Way {
+    subject: Subject,
+    /// The channel that it is on; none for what is pushed to sessions.
+    channel: Option<ChannelName>,
+    /// Whether a log keeps it.
+    stored: bool,
+    /// The push to the sessions that match, around the envelope.
+    selected: Option<v1::SelectedPush>,
 }
 
 impl Shared {
@@ -85,10 +75,7 @@ impl Shared {
     /// # Errors
     /// Those of the input.
     pub(crate) fn prepare(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
-        let target = match &request.target {
-            Some(v1::Target { target: Some(target) }) => kind_of(target).word(),
-            _ => "none",
-        };
+        let target = target::word(request.target.as_ref());
         let result = self.check(origin, request);
         if let Err(refusal) = &result {
             self.metrics.pushed(target, refusal.reason.row().word);
@@ -97,12 +84,8 @@ impl Shared {
     }
 
     fn check(&self, origin: Origin<'_>, request: v1::PushRequest) -> Result<Prepared, Refusal> {
-        let target = request.target.and_then(|target| target.target).ok_or_else(|| {
-            let sentence = "the push names no target: one of channel, session, user, everyone";
-            Refusal::new(Reason::InvalidTarget, sentence).field("target")
-        })?;
-        let kind = kind_of(&target);
-        let (subject, channel, stored) = self.resolve_target(target)?;
+        let target = Target::parse(request.target, TARGETS)?;
+        let Way { subject, channel, stored, selected } = self.way(&target)?;
 
         let message = request
             .message
@@ -123,34 +106,42 @@ impl Shared {
             Some(dedup(origin.service, &subject, &envelope.id))
         };
         let span = self.push_span(origin, &subject, &mut envelope);
-        let body = Bytes::from(envelope.encode_to_vec());
-        Ok(Prepared { target: kind, subject, stored, dedup, body, span })
+        let body = match selected {
+            Some(selected) => v1::SelectedPush { envelope: Some(envelope), ..selected }.encode_to_vec(),
+            None => envelope.encode_to_vec(),
+        };
+        Ok(Prepared { target, subject, stored, dedup, body: body.into(), span })
     }
 
-    fn resolve_target(&self, target: Target) -> Result<(Subject, Option<ChannelName>, bool), Refusal> {
-        match target {
-            Target::Channel(name) => {
-                let channel = ChannelName::parse(&name)
-                    .map_err(|error| Refusal::new(Reason::InvalidChannel, error.to_string()).field("target.channel"))?;
-                let view = self.channels.namespace(channel.namespace()).ok_or_else(|| {
-                    let sentence = format!("there is no channel namespace {:?}", channel.namespace());
-                    Refusal::new(Reason::UnknownNamespace, sentence).field("target.channel")
-                })?;
+    fn way(&self, target: &Target) -> Result<Way, Refusal> {
+        let live = |subject| Way { subject, channel: None, stored: false, selected: None };
+        Ok(match target {
+            Target::Channel(channel) => {
+                let (channel, view) = self.channel_view(channel.as_str(), "target.channel")?;
                 let subject = if view.history { self.subjects.log(&channel) } else { self.subjects.channel(&channel) };
-                Ok((subject, Some(channel), view.history))
+                Way { subject, channel: Some(channel), stored: view.history, selected: None }
             }
-            Target::Session(id) => {
-                let session = SessionId::parse(&id)
-                    .map_err(|error| Refusal::new(Reason::InvalidTarget, error.to_string()).field("target.session"))?;
-                Ok((self.subjects.session(&session), None, false))
+            Target::Session(session) => live(self.subjects.session(session)),
+            Target::Group(group) => live(self.subjects.group(group)),
+            Target::User(user) => live(self.subjects.user(user)),
+            Target::Tags(selector) => {
+                let selector = selector.as_str().to_owned();
+                Way {
+                    selected: Some(v1::SelectedPush { selector, ..Default::default() }),
+                    ..live(self.subjects.select())
+                }
             }
-            Target::User(id) => {
-                let user = UserId::parse(&id)
-                    .map_err(|error| Refusal::new(Reason::InvalidTarget, error.to_string()).field("target.user"))?;
-                Ok((self.subjects.user(&user), None, false))
+            Target::Everyone(except) if except.is_empty() => live(self.subjects.all()),
+            Target::Everyone(except) => {
+                let except_sessions = except.iter().map(SessionId::to_string).collect();
+                let selected = v1::SelectedPush { except_sessions, ..Default::default() };
+                Way { selected: Some(selected), ..live(self.subjects.select()) }
             }
-            Target::Everyone(v1::Everyone {}) => Ok((self.subjects.all(), None, false)),
-        }
+            Target::Inbox(user) => {
+                let channel = ChannelName::inbox(user);
+                Way { subject: self.subjects.log(&channel), channel: Some(channel), stored: true, selected: None }
+            }
+        })
     }
 
     /// What a service says, as an envelope of this node: its type by full name and version, its payload checked, its
@@ -213,9 +204,10 @@ impl Shared {
         let Prepared { target, subject, stored, dedup, body, mut span } = push;
         let result = if stored {
             let appended = self.fabric.log.append(&subject, dedup.as_deref(), body).await;
-            appended.map(|appended| v1::PushReport { offset: appended.offset, ..v1::PushReport::default() })
+            let queued = u32::from(matches!(target, Target::Inbox(_)));
+            appended.map(|appended| v1::PushReport { offset: appended.offset, queued, ..v1::PushReport::default() })
         } else if count {
-            self.counted(target, &subject, body).await
+            self.counted(&target, &subject, body).await
         } else {
             self.fabric.bus.publish(&subject, body).await.map(|()| v1::PushReport::default())
         };
@@ -232,17 +224,12 @@ impl Shared {
 
     async fn counted(
         &self,
-        target: TargetKind,
+        target: &Target,
         subject: &Subject,
         body: Bytes,
     ) -> Result<v1::PushReport, trestle_bus::BusError> {
-        // A session is on one node; anybody else may be on any.
-        let most = match target {
-            TargetKind::Session => 1,
-            TargetKind::Channel | TargetKind::User | TargetKind::Everyone => {
-                self.fabric.bus.nodes_max().unwrap_or(usize::MAX)
-            }
-        };
+        // A session is on one node; anybody else may be on any. Nodes without a session of the target do not answer.
+        let most = if matches!(target, Target::Session(_)) { 1 } else { self.edges_max() };
         let answers = self.fabric.bus.gather(subject, body, most, self.config.count_quiet).await?;
         let mut report = v1::PushReport { counted: true, ..v1::PushReport::default() };
         for answer in answers {
@@ -254,7 +241,7 @@ impl Shared {
                 Err(error) => tracing::warn!(%subject, %error, "a node's count could not be read"),
             }
         }
-        let one = matches!(target, TargetKind::Session | TargetKind::User);
+        let one = matches!(target, Target::Session(_) | Target::User(_));
         report.offline = u32::from(one && report.delivered == 0 && report.dropped == 0);
         Ok(report)
     }
@@ -276,15 +263,6 @@ impl Prepared {
 /// of all its channels together, and those of clients, which begin with another letter.
 fn dedup(service: Option<&ServiceName>, subject: &Subject, id: &str) -> String {
     format!("push:{}/{subject}/{id}", token(service.map_or("", ServiceName::as_str)))
-}
-
-fn kind_of(target: &Target) -> TargetKind {
-    match target {
-        Target::Channel(_) => TargetKind::Channel,
-        Target::Session(_) => TargetKind::Session,
-        Target::User(_) => TargetKind::User,
-        Target::Everyone(_) => TargetKind::Everyone,
-    }
 }
 
 /// A payload's refusal, its field named from where `path` is the message; schemas name fields from `payload` on.

@@ -4,18 +4,18 @@
 //! [`Service::freed`], which remembers: whoever looks later sees that something has changed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use trestle_wire::ServiceName;
+use trestle_wire::{ServiceName, v1};
 
 use crate::{
     instance::{Handed, Instance},
-    metrics::{Metrics, ServiceMetrics},
+    metrics::{Metrics, ServiceMetrics, Told},
     parcel::{Parcel, Task},
     pool::{InstanceId, Pool},
 };
@@ -38,6 +38,10 @@ struct State {
     pool: Pool,
     instances: HashMap<InstanceId, Arc<Instance>>,
     intakes: HashMap<Arc<str>, Intake>,
+    /// Instances that want to know of sessions, in turn: the next one is the first.
+    listeners: VecDeque<Arc<Instance>>,
+    /// Takes session events off the bus while there is a listener.
+    events: Option<Intake>,
 }
 
 /// What takes one type off the bus; dropping it stops that.
@@ -95,6 +99,33 @@ impl Service {
         ready
     }
 
+    /// Lets an attached instance hear of sessions. `start` makes the intake if there is none.
+    ///
+    /// Returns what tells whether they are heard.
+    pub(crate) fn listen(
+        &self,
+        instance: &Arc<Instance>,
+        start: impl FnOnce() -> Intake,
+    ) -> Vec<watch::Receiver<bool>> {
+        let mut state = self.state.lock();
+        state.listeners.push_back(instance.clone());
+        state.events.get_or_insert_with(start).ready.clone()
+    }
+
+    /// Tells one instance, in turn, what happened to a session; one without room is passed over.
+    pub(crate) fn tell(&self, mut event: v1::SessionEvent) {
+        let mut state = self.state.lock();
+        for _ in 0..state.listeners.len() {
+            state.listeners.rotate_left(1);
+            let Some(instance) = state.listeners.back() else { break };
+            match instance.tell(event) {
+                Ok(()) => return self.metrics.told(Told::Told),
+                Err(back) => event = back,
+            }
+        }
+        self.metrics.told(Told::NoRoom);
+    }
+
     /// Parts with an instance; intakes whose type nobody takes any more stop. Returns what it had in hand, and what of
     /// it was late.
     pub(crate) fn detach(&self, instance: &Instance) -> (Vec<Task>, Vec<Task>) {
@@ -105,6 +136,10 @@ impl Service {
         self.leave(&mut state, instance.id);
         let wanted = state.pool.types();
         state.intakes.retain(|message_type, _| wanted.contains(message_type));
+        state.listeners.retain(|listener| listener.id != instance.id);
+        if state.listeners.is_empty() {
+            state.events = None;
+        }
         drop(state);
         instance.end()
     }

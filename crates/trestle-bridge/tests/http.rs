@@ -41,7 +41,7 @@ async fn a_push_by_curl_reports_who_got_it() {
     request.headers_mut().insert("traceparent", TRACEPARENT.parse().expect("ASCII"));
     let (status, answer) = call(&house, request).await;
     assert_eq!(status, StatusCode::OK);
-    let report = json!({"delivered": 2, "dropped": 1, "offline": 0, "counted": true, "offset": "0"});
+    let report = json!({"delivered": 2, "dropped": 1, "offline": 0, "counted": true, "offset": "0", "queued": 0});
     assert_eq!(answer, json!({ "report": report }));
 
     let Some(Heard::Message(message)) = soon("the message", heard.next()).await else { panic!("the bus is there") };
@@ -89,7 +89,7 @@ async fn what_is_wrong_with_a_push_is_named() {
         (to(json!("everyone")), 400, "malformed_frame", Some("target")),
         (to(json!({"everyone": true})), 400, "malformed_frame", Some("target")),
         (to(json!({"everyone": {"else": 1}})), 400, "malformed_frame", Some("target")),
-        (to(json!({"group": "admins"})), 400, "malformed_frame", Some("target")),
+        (to(json!({"groups": "admins"})), 400, "malformed_frame", Some("target")),
         (to(json!({"user": "ann", "channel": "room:1"})), 400, "invalid_target", Some("target")),
         (to(json!({"channel": 42})), 400, "malformed_frame", Some("target")),
         (to(json!({"channel": "room:*"})), 400, "invalid_channel", Some("target.channel")),

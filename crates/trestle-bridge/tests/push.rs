@@ -57,14 +57,14 @@ async fn the_report_counts_what_the_nodes_say() {
         (channel("live:1"), house.subjects.channel(&ChannelName::parse("live:1").expect("valid")), (3, 1, 0)),
         (Target::Session(session().to_string()), house.subjects.session(&session()), (1, 0, 0)),
         (Target::User("ann".into()), house.subjects.user(&user), (2, 0, 0)),
-        (Target::Everyone(v1::Everyone {}), house.subjects.all(), (5, 2, 0)),
+        (Target::Everyone(v1::Everyone::default()), house.subjects.all(), (5, 2, 0)),
     ];
     let mut client = BridgeClient::new(house.connect().await);
     for (target, subject, (delivered, dropped, offline)) in rows {
         let _node = house.node_with_sessions(&subject, delivered, dropped).await;
         let answer = client.push(push(target.clone(), "hi")).await.expect("pushed").into_inner();
         let report = answer.report.expect("a report");
-        let expected = v1::PushReport { delivered, dropped, offline, counted: true, offset: 0 };
+        let expected = v1::PushReport { delivered, dropped, offline, counted: true, ..v1::PushReport::default() };
         assert_eq!(report, expected, "{target:?}");
     }
 }
@@ -77,7 +77,7 @@ async fn a_session_or_user_that_is_nowhere_is_offline() {
         (Target::Session(session().to_string()), 1),
         (Target::User("nobody".into()), 1),
         (channel("live:empty"), 0),
-        (Target::Everyone(v1::Everyone {}), 0),
+        (Target::Everyone(v1::Everyone::default()), 0),
     ] {
         let answer = client.push(push(target.clone(), "hi")).await.expect("pushed").into_inner();
         let report = answer.report.expect("a report");
@@ -123,7 +123,7 @@ async fn what_goes_out_is_stamped_by_the_gateway() {
     let house = House::start().await;
     let mut heard = house.hear(&house.subjects.all()).await;
     let mut client = BridgeClient::new(house.connect().await);
-    let mut request = push(Target::Everyone(v1::Everyone {}), "hi");
+    let mut request = push(Target::Everyone(v1::Everyone::default()), "hi");
     let message = request.message.as_mut().expect("a message");
     message.correlation_id = "c1".into();
     message.headers.insert("tenant".into(), "acme".into());
@@ -142,7 +142,7 @@ async fn a_push_goes_on_with_its_callers_trace() {
     let house = House::start().await;
     let mut heard = house.hear(&house.subjects.all()).await;
     let mut client = BridgeClient::new(house.connect().await);
-    let mut request = tonic::Request::new(push(Target::Everyone(v1::Everyone {}), "hi"));
+    let mut request = tonic::Request::new(push(Target::Everyone(v1::Everyone::default()), "hi"));
     request.metadata_mut().insert("traceparent", TRACEPARENT.parse().expect("ASCII"));
     client.push(request).await.expect("pushed");
     assert_eq!(envelope(&mut heard).await.headers["traceparent"], TRACEPARENT);
@@ -151,7 +151,7 @@ async fn a_push_goes_on_with_its_callers_trace() {
 #[tokio::test]
 async fn a_push_that_does_not_fit_is_refused_and_says_why() {
     let house = House::start().await;
-    let everyone = || Target::Everyone(v1::Everyone {});
+    let everyone = || Target::Everyone(v1::Everyone::default());
     let with = |change: &dyn Fn(&mut v1::Envelope)| {
         let mut request = push(everyone(), "hi");
         change(request.message.as_mut().expect("a message"));
@@ -199,7 +199,7 @@ async fn a_push_that_does_not_fit_is_refused_and_says_why() {
 async fn a_push_larger_than_the_bus_takes_is_refused() {
     let house = House::start().await;
     let mut client = BridgeClient::new(house.connect().await);
-    let mut request = push(Target::Everyone(v1::Everyone {}), "hi");
+    let mut request = push(Target::Everyone(v1::Everyone::default()), "hi");
     // Fields that no schema knows are carried through, and count.
     let message = request.message.as_mut().expect("a message");
     let unknown = shop::comment(&"x".repeat(2 << 20)).encode_to_vec();

@@ -216,7 +216,7 @@ async fn while_the_bus_is_away_health_says_so_and_pushes_are_refused() {
     let state = soon("the change", watched.message()).await.expect("alive").expect("one").status();
     assert_eq!(state, ServingStatus::NotServing);
     let push = v1::PushRequest {
-        target: Some(v1::Target { target: Some(v1::target::Target::Everyone(v1::Everyone {})) }),
+        target: Some(v1::Target { target: Some(v1::target::Target::Everyone(v1::Everyone::default())) }),
         message: Some(v1::Envelope {
             message_type: "chat.v1.Comment".into(),
             payload: shop::comment("hi").encode_to_vec().into(),

@@ -10,7 +10,7 @@ use trestle_wire::{
     v1::{self, target},
 };
 
-use crate::push::in_message;
+use crate::push::{TARGETS, in_message};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,13 +26,19 @@ struct Push<'a> {
 struct Target {
     channel: Option<String>,
     session: Option<String>,
+    group: Option<String>,
     user: Option<String>,
+    tags: Option<String>,
     everyone: Option<Everyone>,
+    inbox: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Everyone {}
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Everyone {
+    #[serde(default, alias = "except_sessions")]
+    except_sessions: Vec<String>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -72,18 +78,22 @@ pub(crate) fn parse(body: &[u8], catalogue: &Catalogue) -> Result<v1::PushReques
 
 fn parse_target(target: Option<&RawValue>) -> Result<target::Target, Refusal> {
     let invalid = |sentence: &str| Refusal::new(Reason::InvalidTarget, sentence).field("target");
-    let target = target.ok_or_else(|| invalid("the push names no target: one of channel, session, user, everyone"))?;
+    let none = || invalid(&format!("no target is named: one of {TARGETS}"));
+    let target = target.ok_or_else(none)?;
     let target: Target = serde_json::from_str(target.get()).map_err(|error| malformed(&error, "target"))?;
     let named = [
         target.channel.map(target::Target::Channel),
         target.session.map(target::Target::Session),
+        target.group.map(target::Target::Group),
         target.user.map(target::Target::User),
-        target.everyone.map(|Everyone {}| target::Target::Everyone(v1::Everyone {})),
+        target.tags.map(target::Target::Tags),
+        target.everyone.map(|Everyone { except_sessions }| target::Target::Everyone(v1::Everyone { except_sessions })),
+        target.inbox.map(target::Target::Inbox),
     ];
     let mut named = named.into_iter().flatten();
     match (named.next(), named.next()) {
         (Some(target), None) => Ok(target),
-        (None, _) => Err(invalid("the push names no target: one of channel, session, user, everyone")),
+        (None, _) => Err(none()),
         (Some(_), Some(_)) => Err(invalid("the push names more than one target")),
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::{
     net::TcpListener,
@@ -19,7 +20,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
-use trestle_bridge::{Bridge, Channels, Config, NamespaceView, Parts, ServeError};
+use trestle_bridge::{Bridge, Channels, Config, NamespaceView, Nodes, Parts, ServeError};
 use trestle_bus::{
     Fabric, Heard, Subscription,
     embedded::{Embedded, EmbeddedConfig},
@@ -29,6 +30,7 @@ use trestle_schema::{SchemaSource, Schemas};
 use trestle_telemetry::Tracer;
 use trestle_wire::{
     NodeId, ServiceName, Subject, Subjects,
+    name::INBOX,
     v1::{self, bridge_client::BridgeClient, gateway_frame::Frame, service_frame::Frame as Say},
 };
 
@@ -45,10 +47,28 @@ struct Namespaces;
 impl Channels for Namespaces {
     fn namespace(&self, name: &str) -> Option<NamespaceView> {
         match name {
-            "room" => Some(NamespaceView { history: true }),
-            "live" => Some(NamespaceView { history: false }),
+            "room" => Some(NamespaceView { history: true, presence: true }),
+            "live" => Some(NamespaceView { history: false, presence: false }),
             _ => None,
         }
+    }
+}
+
+/// The nodes that live, as the test says.
+#[derive(Clone, Default)]
+pub struct Alive(Arc<Mutex<Vec<v1::NodeInfo>>>);
+
+impl Nodes for Alive {
+    fn alive(&self) -> Vec<v1::NodeInfo> {
+        self.0.lock().clone()
+    }
+}
+
+impl Alive {
+    /// An edge of that name, with so many clients, lives from now on.
+    pub fn edge(&self, name: &str, active: u32) {
+        let roles = vec!["edge".into(), "bridge".into()];
+        self.0.lock().push(v1::NodeInfo { node: name.into(), roles, active, ..v1::NodeInfo::default() });
     }
 }
 
@@ -57,6 +77,7 @@ pub struct House {
     pub fabric: Fabric,
     pub subjects: Subjects,
     pub bridge: Bridge,
+    pub alive: Alive,
     pub address: SocketAddr,
     pub registry: prometheus_client::registry::Registry,
     stop: Option<oneshot::Sender<()>>,
@@ -79,6 +100,9 @@ impl House {
         fabric.log.ensure(&logs::work(&subjects)).await.expect("the work log");
         let history = logs::history(&subjects, "room", 100, Duration::from_secs(60));
         fabric.log.ensure(&history).await.expect("the room's log");
+        let inbox = logs::history(&subjects, INBOX, 1000, Duration::from_secs(60));
+        fabric.log.ensure(&inbox).await.expect("the log of the inboxes");
+        let alive = Alive::default();
         let mut registry = prometheus_client::registry::Registry::default();
         let bridge = Bridge::new(Parts {
             node: NodeId::parse("node-1").expect("valid"),
@@ -87,6 +111,7 @@ impl House {
             fabric: fabric.clone(),
             tracer: Tracer::disabled(),
             channels: Arc::new(Namespaces),
+            nodes: Arc::new(alive.clone()),
             config,
             registry: &mut registry,
         });
@@ -95,7 +120,7 @@ impl House {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = bridge.clone();
         let server = tokio::spawn(async move { serving.serve(listener, async move { drop(stopped.await) }).await });
-        Self { fabric, subjects, bridge, address, registry, stop: Some(stop), server }
+        Self { fabric, subjects, bridge, alive, address, registry, stop: Some(stop), server }
     }
 
     /// A connection of its own.

@@ -2,15 +2,21 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use common::{catalogue, comment, json, json_one};
-use trestle_codec::{Encoding, Frame, Inbound, Limits, Typed, decode};
-use trestle_wire::{ChannelName, Reason};
+use trestle_codec::{Encoding, Frame, Inbound, Limits, Page, Resume, Since, Typed, decode};
+use trestle_wire::{ChannelName, Reason, SessionId};
+
+const SESSION: &str = "edge-1.000102030405060708090a0b0c0d0e0f";
 
 fn channel(name: &str) -> ChannelName {
     ChannelName::parse(name).expect("valid")
+}
+
+fn subscribe(to: &str, since: Since) -> Frame {
+    Frame::Subscribe { channel: channel(to), since, presence: false }
 }
 
 fn frame(text: &str) -> Inbound {
@@ -27,17 +33,90 @@ fn message(text: &str) -> Typed {
 #[test]
 fn the_plain_frames_are_read() {
     let rows = [
-        (r#"{"id":1,"connect":{"token":"abc"}}"#, 1, Frame::Connect { token: Some("abc".to_owned()) }),
-        (r#"{"id":1,"connect":{}}"#, 1, Frame::Connect { token: None }),
-        (r#"{"id":1,"connect":{"token":""}}"#, 1, Frame::Connect { token: None }),
-        (r#"{"id":2,"subscribe":{"channel":"room:42"}}"#, 2, Frame::Subscribe { channel: channel("room:42") }),
+        (r#"{"id":1,"connect":{"token":"abc"}}"#, 1, Frame::Connect { token: Some("abc".to_owned()), resume: None }),
+        (r#"{"id":1,"connect":{}}"#, 1, Frame::Connect { token: None, resume: None }),
+        (r#"{"id":1,"connect":{"token":"","resume":null}}"#, 1, Frame::Connect { token: None, resume: None }),
+        (r#"{"id":2,"subscribe":{"channel":"room:42"}}"#, 2, subscribe("room:42", Since::Now)),
         (r#"{"unsubscribe":{"channel":"room:42"},"id":"3"}"#, 3, Frame::Unsubscribe { channel: channel("room:42") }),
         (" \n{ \"ping\" : { } }\n", 0, Frame::Ping),
         (r#"{"id":4294967295,"ping":{},"publish":null}"#, 4_294_967_295, Frame::Ping),
         (r#"{"id":null,"p\u0069ng":{}}"#, 0, Frame::Ping),
+        (
+            r#"{"id":4,"ack":{"received":"18446744073709551615"}}"#,
+            4,
+            Frame::Ack { received: u64::MAX, inbox_offset: 0 },
+        ),
+        (r#"{"ack":{"inboxOffset":7,"received":null}}"#, 0, Frame::Ack { received: 0, inbox_offset: 7 }),
+        (r#"{"ack":{"inbox_offset":"7"}}"#, 0, Frame::Ack { received: 0, inbox_offset: 7 }),
+        (r#"{"id":5,"presence":{"channel":"room:1"}}"#, 5, Frame::Presence { channel: channel("room:1") }),
     ];
     for (text, id, expected) in rows {
         assert_eq!(frame(text), Inbound { id, frame: expected }, "{text}");
+    }
+}
+
+#[test]
+fn a_subscribe_says_where_it_begins_or_takes_what_comes() {
+    let half = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+    let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+    for (from, since) in [
+        ("", Since::Now),
+        (r#","offset":null,"last":null,"since":null"#, Since::Now),
+        (r#","offset":0"#, Since::Offset(0)),
+        (r#","offset":"18446744073709551615""#, Since::Offset(u64::MAX)),
+        (r#","offset":"5","last":null"#, Since::Offset(5)),
+        (r#","last":1"#, Since::Last(1)),
+        (r#","last":"4294967295""#, Since::Last(u32::MAX)),
+        (r#","since":"2023-11-14T22:13:20.5Z""#, Since::Time(half)),
+        (r#","since":"2023-11-14T23:13:20.500+01:00""#, Since::Time(half)),
+        (r#","since":"1969-12-31T23:59:59Z""#, Since::Time(before)),
+    ] {
+        let text = format!(r#"{{"subscribe":{{"channel":"room:42"{from}}}}}"#);
+        assert_eq!(frame(&text).frame, subscribe("room:42", since), "{text}");
+    }
+    for (text, wanted) in [("true", true), ("false", false), ("null", false)] {
+        let text = format!(r#"{{"subscribe":{{"presence":{text},"channel":"inbox"}}}}"#);
+        let expected = Frame::Subscribe { channel: channel("inbox"), since: Since::Now, presence: wanted };
+        assert_eq!(frame(&text).frame, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_resume_names_the_session_and_what_has_come_of_it() {
+    let resumed = |resume: &str| match frame(&format!(r#"{{"id":1,"connect":{{"resume":{resume}}}}}"#)).frame {
+        Frame::Connect { token: None, resume: Some(resume) } => *resume,
+        other => panic!("{resume}: {other:?}"),
+    };
+    let session = SessionId::parse(SESSION).expect("valid");
+    let bare = Resume { session, token: String::new(), received: None, channels: vec![], outstanding: vec![] };
+    assert_eq!(resumed(&format!(r#"{{"sessionId":"{SESSION}"}}"#)), bare);
+    let nulls = r#""token":null,"received":null,"channels":null,"outstanding":null"#;
+    assert_eq!(resumed(&format!(r#"{{"session_id":"{SESSION}",{nulls}}}"#)), bare);
+    assert_eq!(resumed(&format!(r#"{{"sessionId":"{SESSION}","channels":[],"outstanding":[]}}"#)), bare);
+
+    let all = format!(
+        r#"{{"sessionId":"{SESSION}","token":"t","received":"0","channels":[{{"channel":"room:1","offset":"7"}},
+            {{"offset":8,"channel":"room:2"}},{{"channel":"live:1"}}],"outstanding":[3,"4294967295"]}}"#
+    );
+    let channels = vec![(channel("room:1"), 7), (channel("room:2"), 8), (channel("live:1"), 0)];
+    let expected =
+        Resume { token: "t".to_owned(), received: Some(0), channels, outstanding: vec![3, u32::MAX], ..bare };
+    assert_eq!(resumed(&all), expected);
+    assert!(!format!("{:?}", Resume { token: "secret".to_owned(), ..expected }).contains("secret"));
+}
+
+#[test]
+fn a_page_of_history_lies_after_or_before_an_offset() {
+    for (page, expected, limit) in [
+        ("", Page::Before(0), 50),
+        (r#","limit":null,"after":null"#, Page::Before(0), 50),
+        (r#","before":"9","limit":0"#, Page::Before(9), 50),
+        (r#","after":0,"limit":1"#, Page::After(0), 1),
+        (r#","limit":"256","after":"18446744073709551615""#, Page::After(u64::MAX), 256),
+    ] {
+        let text = format!(r#"{{"id":2,"history":{{"channel":"room:42"{page}}}}}"#);
+        let expected = Frame::History { channel: channel("room:42"), page: expected, limit };
+        assert_eq!(frame(&text), Inbound { id: 2, frame: expected }, "{text}");
     }
 }
 
@@ -130,6 +209,11 @@ fn what_is_wrong_is_said_with_its_reason_and_field() {
     let thing = |part: &str| format!(r#"{{"id":8,"message":{{"messageType":"test.v1.Thing",{part}}}}}"#);
     let headers = |part: &str| thing(&format!(r#""headers":{{{part}}}"#));
     let many = (0..33).map(|n| format!(r#""k{n}":"""#)).collect::<Vec<_>>().join(",");
+    let subscribe = |part: &str| format!(r#"{{"id":8,"subscribe":{{"channel":"room:1",{part}}}}}"#);
+    let history = |part: &str| format!(r#"{{"id":8,"history":{{"channel":"room:1",{part}}}}}"#);
+    let resume = |part: &str| format!(r#"{{"id":8,"connect":{{"resume":{{"sessionId":"{SESSION}",{part}}}}}}}"#);
+    let list = |n: usize, of: fn(usize) -> String| (0..n).map(of).collect::<Vec<_>>().join(",");
+    let position = |n| format!(r#"{{"channel":"room:{n}"}}"#);
     let deep = |n: usize| format!(r#"{}{}"#, r#"{"inner":"#.repeat(n), "1") + &"}".repeat(n);
     #[rustfmt::skip]
     let rows: Vec<(String, u32, Reason, &str, &str)> = vec![
@@ -183,6 +267,51 @@ fn what_is_wrong_is_said_with_its_reason_and_field() {
         (r#"{"id":8,"message":{}}"#.into(),                8, UnknownType, "message.messageType", ""),
         (r#"{"id":8,"messageType":"chat.v1.Coment"}"#.into(), 8, UnknownType, "messageType", "chat.v1.Comment"),
         (r#"{"id":8,"messageType":"ORDER_PAID","version":"3.0"}"#.into(), 8, UnknownVersion, "version", "2.0"),
+        // places
+        (subscribe(r#""offset":1,"last":2"#),              8, MalformedFrame, "subscribe.last", "only one of `offset`, `last` and `since`"),
+        (subscribe(r#""since":"2023-11-14T22:13:20Z","offset":0"#), 8, MalformedFrame, "subscribe.offset", "only one"),
+        (subscribe(r#""offset":1,"offset":1"#),            8, MalformedFrame, "subscribe.offset", "twice"),
+        (subscribe(r#""last":0"#),                         8, MalformedFrame, "subscribe.last", "1 or more"),
+        (subscribe(r#""last":4294967296"#),                8, MalformedFrame, "subscribe.last", "4294967296"),
+        (subscribe(r#""offset":-1"#),                      8, MalformedFrame, "subscribe.offset", "whole number"),
+        (subscribe(r#""offset":"18446744073709551616""#),  8, MalformedFrame, "subscribe.offset", "whole number"),
+        (subscribe(r#""since":"yesterday""#),              8, MalformedFrame, "subscribe.since", "2026-11-24T12:00:00.5Z"),
+        (subscribe(r#""since":1700000000"#),               8, MalformedFrame, "subscribe.since", "a string"),
+        (subscribe(r#""since":"0000-01-01T00:00:00Z""#),   8, MalformedFrame, "subscribe.since", "years 1 to 9999"),
+        (subscribe(r#""presence":"true""#),                8, MalformedFrame, "subscribe.presence", "true or false"),
+        (r#"{"id":8,"unsubscribe":{"channel":"room:1","last":1}}"#.into(), 8, MalformedFrame, "unsubscribe.last", "`channel`"),
+        (history(r#""after":1,"before":null,"before":2"#), 8, MalformedFrame, "history.before", "twice"),
+        (history(r#""after":1,"before":2"#),               8, MalformedFrame, "history.before", "only one of `after` and `before`"),
+        (history(r#""limit":257"#),                        8, MalformedFrame, "history.limit", "more than 256"),
+        (history(r#""limit":-1"#),                         8, MalformedFrame, "history.limit", "whole number"),
+        (r#"{"id":8,"history":{}}"#.into(),                8, InvalidChannel, "history.channel", "empty"),
+        (r#"{"id":8,"presence":{"channel":"*"}}"#.into(),  8, InvalidChannel, "presence.channel", ""),
+        (r#"{"id":8,"presence":true}"#.into(),             8, MalformedFrame, "presence", "as an object"),
+        (r#"{"id":8,"ack":{"received":"x"}}"#.into(),      8, MalformedFrame, "ack.received", "whole number"),
+        (r#"{"id":8,"ack":{"offset":1}}"#.into(),          8, MalformedFrame, "ack.offset", "`inboxOffset`"),
+        (r#"{"id":8,"ack":{},"history":{"channel":"room:1"}}"#.into(), 8, MalformedFrame, "history", "`ack` already"),
+        // resumes
+        (r#"{"id":8,"connect":{"resume":{}}}"#.into(),     8, MalformedFrame, "connect.resume.sessionId", "is not <node>."),
+        (r#"{"id":8,"connect":{"resume":{"session_id":"a.b"}}}"#.into(), 8, MalformedFrame, "connect.resume.sessionId", "a.b"),
+        (r#"{"id":8,"connect":{"resume":[]}}"#.into(),     8, MalformedFrame, "connect.resume", "a resume as an object"),
+        (resume(r#""id":1"#),                              8, MalformedFrame, "connect.resume.id", "`outstanding`"),
+        (resume(r#""received":-1"#),                       8, MalformedFrame, "connect.resume.received", ""),
+        (resume(r#""channels":{}"#),                       8, MalformedFrame, "connect.resume.channels", "an array of objects"),
+        (resume(r#""channels":["room:1"]"#),               8, MalformedFrame, "connect.resume.channels[0]", "a position as an object"),
+        (resume(r#""channels":[null]"#),                   8, MalformedFrame, "connect.resume.channels[0]", "an object"),
+        (resume(r#""channels":[{"channel":"room:1"},{"chanel":"room:1"}]"#), 8, MalformedFrame, "connect.resume.channels[1].chanel", "`offset`"),
+        (resume(r#""channels":[{"channel":"room:1"},{"channel":"room:2","offset":"x"}]"#), 8, MalformedFrame, "connect.resume.channels[1].offset", ""),
+        (resume(r#""channels":[{"channel":"room:1"},{"channel":"*"}]"#), 8, InvalidChannel, "connect.resume.channels[1].channel", "namespace"),
+        (resume(r#""channels":[{"offset":1}]"#),           8, InvalidChannel, "connect.resume.channels[0].channel", "empty"),
+        (resume(r#""channels":[{"channel":"room:1"},{"channel":"room:1"}]"#), 8, MalformedFrame, "connect.resume.channels[1].channel", "twice"),
+        (resume(&format!(r#""channels":[{}]"#, list(257, position))), 8, MalformedFrame, "connect.resume.channels", "257, more than 256"),
+        (resume(r#""outstanding":5"#),                     8, MalformedFrame, "connect.resume.outstanding", "an array of whole numbers"),
+        (resume(r#""outstanding":[5,null]"#),              8, MalformedFrame, "connect.resume.outstanding[1]", "a whole number"),
+        (resume(r#""outstanding":[5,4294967296]"#),        8, MalformedFrame, "connect.resume.outstanding[1]", "4294967296"),
+        (resume(r#""outstanding":[5,0]"#),                 8, MalformedFrame, "connect.resume.outstanding[1]", "no id"),
+        (resume(r#""outstanding":[5,6,5]"#),               8, MalformedFrame, "connect.resume.outstanding[2]", "twice"),
+        (resume(&format!(r#""outstanding":[{}]"#, list(257, |n| (n + 1).to_string()))), 8, MalformedFrame, "connect.resume.outstanding", "257, more than 256"),
+        (resume(r#""outstanding":[5"#),                    8, MalformedFrame, "connect.resume.outstanding[1]", ""),
         // what only the gateway says
         (thing(r#""source":{"user":"root"}"#),             8, ReservedField, "message.source", ""),
         (thing(r#""source":{}"#),                          8, ReservedField, "message.source", ""),
@@ -241,6 +370,19 @@ fn the_frames_of_one_message_are_counted() {
     assert!(json(&batch(64)).iter().all(Result::is_ok));
     let rejected = json_one(&batch(65)).expect_err("one too many");
     assert_eq!((rejected.id, rejected.refusal.reason), (0, Reason::TooManyFrames));
+}
+
+#[test]
+fn a_resume_holds_as_much_as_it_may() {
+    let channels =
+        (0..256).map(|n| format!(r#"{{"channel":"room:{n}","offset":"{n}"}}"#)).collect::<Vec<_>>().join(",");
+    let outstanding = (1..=256).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let text = format!(
+        r#"{{"connect":{{"resume":{{"sessionId":"{SESSION}","channels":[{channels}],"outstanding":[{outstanding}]}}}}}}"#
+    );
+    let Frame::Connect { resume: Some(resume), .. } = frame(&text).frame else { panic!("a resume") };
+    assert_eq!((resume.channels.len(), resume.outstanding.len()), (256, 256));
+    assert_eq!(resume.channels[255], (channel("room:255"), 255));
 }
 
 #[test]

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use common::{catalogue, comment, envelope, protobuf, protobuf_one};
 use prost::Message;
 use prost_types::{Duration, Timestamp};
-use trestle_codec::{Encoding, Frame, Inbound, Limits, Rejected, decode};
+use trestle_codec::{Encoding, Frame, Inbound, Limits, Rejected, Since, decode};
 use trestle_wire::{
     Reason,
-    v1::{self, client_frame::Frame as Wire},
+    v1::{self, client_frame::Frame as Wire, subscribe::From},
 };
 
 fn bytes(message: impl Into<Bytes>) -> Vec<Result<Inbound, Rejected>> {
@@ -119,7 +119,17 @@ fn what_is_wrong_is_said_with_its_reason_and_field() {
     let request = |seconds, nanos| {
         Wire::Request(v1::Request { message: Some(thing()), timeout: Some(Duration { seconds, nanos }) })
     };
-    let channel = |channel: &str| Wire::Subscribe(v1::Subscribe { channel: channel.to_owned() });
+    let subscribe =
+        |channel: &str, from| Wire::Subscribe(v1::Subscribe { channel: channel.to_owned(), presence: false, from });
+    let since = |seconds, nanos| Some(From::Since(Timestamp { seconds, nanos }));
+    let resume = |change: fn(&mut v1::Resume)| {
+        let mut resume = v1::Resume { session_id: format!("n.{:032x}", 1), ..Default::default() };
+        change(&mut resume);
+        Wire::Connect(v1::Connect { token: String::new(), resume: Some(resume) })
+    };
+    fn position(channel: &str) -> v1::Position {
+        v1::Position { channel: channel.to_owned(), offset: 1 }
+    }
     #[rustfmt::skip]
     let rows: Vec<(Wire, Reason, &str)> = vec![
         (with(|e| e.source = Some(v1::Source { user: "root".into(), ..Default::default() })), ReservedField, "message.source"),
@@ -147,8 +157,24 @@ fn what_is_wrong_is_said_with_its_reason_and_field() {
         (request(-1, 0), InvalidTimeout, "request.timeout"),
         (request(1, -1), InvalidTimeout, "request.timeout"),
         (request(0, 1_000_000_000), InvalidTimeout, "request.timeout"),
-        (channel(""), InvalidChannel, "subscribe.channel"),
-        (channel("room:a\tb"), InvalidChannel, "subscribe.channel"),
+        (subscribe("", None), InvalidChannel, "subscribe.channel"),
+        (subscribe("room:a\tb", None), InvalidChannel, "subscribe.channel"),
+        (subscribe("room:1", Some(From::Last(0))), MalformedFrame, "subscribe.last"),
+        (subscribe("room:1", since(253_402_300_800, 0)), MalformedFrame, "subscribe.since"),
+        (subscribe("room:1", since(i64::MIN, 0)), MalformedFrame, "subscribe.since"),
+        (subscribe("room:1", since(0, -1)), MalformedFrame, "subscribe.since"),
+        (subscribe("room:1", since(0, 1_000_000_000)), MalformedFrame, "subscribe.since"),
+        (Wire::History(v1::ReadHistory { channel: "room:1".into(), limit: 257, page: None }), MalformedFrame, "history.limit"),
+        (Wire::History(v1::ReadHistory::default()), InvalidChannel, "history.channel"),
+        (Wire::Presence(v1::ReadPresence { channel: "room:*".into() }), InvalidChannel, "presence.channel"),
+        (resume(|r| r.session_id = String::new()), MalformedFrame, "connect.resume.session_id"),
+        (resume(|r| r.session_id = "n.1".into()), MalformedFrame, "connect.resume.session_id"),
+        (resume(|r| r.channels = vec![position("a"), position("")]), InvalidChannel, "connect.resume.channels[1].channel"),
+        (resume(|r| r.channels = vec![position("a"), position("a")]), MalformedFrame, "connect.resume.channels[1].channel"),
+        (resume(|r| r.channels = (0..257).map(|n| position(&format!("a:{n}"))).collect()), MalformedFrame, "connect.resume.channels"),
+        (resume(|r| r.outstanding = vec![1, 0]), MalformedFrame, "connect.resume.outstanding[1]"),
+        (resume(|r| r.outstanding = vec![1, 2, 1]), MalformedFrame, "connect.resume.outstanding[2]"),
+        (resume(|r| r.outstanding = (1..=257).collect()), MalformedFrame, "connect.resume.outstanding"),
         (Wire::Unsubscribe(v1::Unsubscribe { channel: "*".into() }), InvalidChannel, "unsubscribe.channel"),
     ];
     let mut wrong = Vec::new();
@@ -166,6 +192,31 @@ fn what_is_wrong_is_said_with_its_reason_and_field() {
 fn a_publish_may_name_its_own_channel_again() {
     let message = v1::Envelope { channel: "room:1".into(), ..envelope("chat.v1.Comment", comment("hi")) };
     assert_eq!(published(protobuf_one(1, publish("room:1", message))), comment("hi"));
+}
+
+#[test]
+fn of_a_place_that_is_given_twice_the_last_counts() {
+    // As protobuf has it: offset = 5, then last = 3.
+    let subscribe = [&b"\x0a\x06room:1"[..], &[0x10, 5, 0x18, 3]].concat();
+    let mut frame = Vec::new();
+    prost::encoding::bytes::encode(5, &subscribe, &mut frame);
+    let mut message = Vec::new();
+    prost::encoding::bytes::encode(1, &frame, &mut message);
+    let frames = bytes(message);
+    let [Ok(Inbound { frame: Frame::Subscribe { since, .. }, .. })] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(*since, Since::Last(3));
+}
+
+#[test]
+fn a_client_that_counts_no_frames_is_told_from_one_that_has_had_none() {
+    let received = |received| {
+        let resume = v1::Resume { session_id: format!("n.{:032x}", 1), received, ..Default::default() };
+        match protobuf_one(1, Wire::Connect(v1::Connect { resume: Some(resume), ..Default::default() })) {
+            Ok(Inbound { frame: Frame::Connect { resume: Some(resume), .. }, .. }) => resume.received,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((received(None), received(Some(0))), (None, Some(0)));
 }
 
 #[test]

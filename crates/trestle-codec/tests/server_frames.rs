@@ -48,6 +48,10 @@ fn every_frame_has_its_exact_json() {
     };
     let mut quote = Vec::new();
     prost::encoding::int64::encode(2, &199, &mut quote);
+    let kept = v1::Envelope { channel: "room:42".into(), offset: 8, ..envelope("chat.v1.Comment", comment("hi")) };
+    let gone = v1::Envelope { offset: 9, prev_offset: 8, ..envelope("gone.v1.Type", Bytes::from_static(b"\x08\x01")) };
+    let member = |session_id: &str, user: &str| v1::PresenceMember { session_id: session_id.into(), user: user.into() };
+    let members = vec![member("n.1", "ann"), member("n.2", "")];
     let refusal = |reason, message: &str| v1::Error::from(Refusal::new(reason, message));
     let away = Refusal::new(Reason::BusAway, "the bus is away")
         .field("a.b")
@@ -56,8 +60,15 @@ fn every_frame_has_its_exact_json() {
     let rows: Vec<(v1::ServerFrame, &str)> = vec![
         (frame(1, Frame::Connected(v1::Connected {
             session_id: "n.00ff".into(), resumed: false, ping_interval: Some(Duration { seconds: 25, nanos: 0 }),
-            user: "ann".into(), node: "n".into(), frame_bytes_max: 65_536,
-        })), r#"{"replyTo":1,"connected":{"sessionId":"n.00ff","resumed":false,"pingInterval":"25s","user":"ann","node":"n","frameBytesMax":65536}}"#),
+            user: "ann".into(), node: "n".into(), frame_bytes_max: 65_536, resume_token: "tok\"".into(), received: 41,
+            resume_window: Some(Duration { seconds: 60, nanos: 0 }), subscriptions: vec![
+                v1::Subscribed { channel: "room:42".into(), recovered: true, offset: 6 },
+                v1::Subscribed { channel: "live:1".into(), recovered: false, offset: 0 },
+            ],
+        })), concat!(
+            r#"{"replyTo":1,"connected":{"sessionId":"n.00ff","resumeToken":"tok\"","resumed":false,"pingInterval":"25s","user":"ann","#,
+            r#""node":"n","frameBytesMax":65536,"received":"41","subscriptions":[{"channel":"room:42","recovered":true,"offset":"6"},"#,
+            r#"{"channel":"live:1","recovered":false}],"resumeWindow":"60s"}}"#)),
         (frame(0, Frame::Connected(v1::Connected { session_id: "s".into(), ..Default::default() })),
             r#"{"connected":{"sessionId":"s","resumed":false}}"#),
         (frame(2, Frame::Subscribed(v1::Subscribed { channel: "room:42".into(), recovered: false, offset: 6 })),
@@ -88,6 +99,27 @@ fn every_frame_has_its_exact_json() {
             r#"{"gap":{"channel":"room:1","from":"3","to":"5","count":"3","reason":"SLOW"}}"#),
         (frame(0, Frame::Gap(v1::Gap { channel: "live:1".into(), reason: v1::GapReason::Failover.into(), ..Default::default() })),
             r#"{"gap":{"channel":"live:1","reason":"FAILOVER"}}"#),
+        (frame(0, Frame::Gap(v1::Gap { count: 2, reason: v1::GapReason::Slow.into(), ..Default::default() })),
+            r#"{"gap":{"channel":"","count":"2","reason":"SLOW"}}"#),
+        (frame(7, Frame::History(v1::HistoryPage { channel: "room:42".into(), messages: vec![kept, gone], more: true, offset: 9 })), concat!(
+            r#"{"replyTo":7,"history":{"channel":"room:42","messages":[{"messageType":"chat.v1.Comment","channel":"room:42","offset":"8","#,
+            r#""prevOffset":"0","payload":{"text":"hi"}},{"messageType":"gone.v1.Type","offset":"9","prevOffset":"8","payloadBase64":"CAE="}],"#,
+            r#""more":true,"offset":"9"}}"#)),
+        (frame(7, Frame::History(v1::HistoryPage { channel: "room:42".into(), ..Default::default() })),
+            r#"{"replyTo":7,"history":{"channel":"room:42","messages":[],"more":false}}"#),
+        (frame(8, Frame::Presence(v1::PresenceState { channel: "room:1".into(), sessions: 2, users: 1, members: members.clone(), complete: true })),
+            r#"{"replyTo":8,"presence":{"channel":"room:1","sessions":2,"users":1,"members":[{"sessionId":"n.1","user":"ann"},{"sessionId":"n.2"}],"complete":true}}"#),
+        (frame(8, Frame::Presence(v1::PresenceState { channel: "room:1".into(), sessions: 5000, users: 0, ..Default::default() })),
+            r#"{"replyTo":8,"presence":{"channel":"room:1","sessions":5000,"users":0,"complete":false}}"#),
+        (frame(0, Frame::PresenceEvent(v1::PresenceEvent { channel: "room:1".into(), joined: members.clone(), left: vec![], sessions: 2, users: 1 })),
+            r#"{"presenceEvent":{"channel":"room:1","joined":[{"sessionId":"n.1","user":"ann"},{"sessionId":"n.2"}],"sessions":2,"users":1}}"#),
+        (frame(0, Frame::PresenceEvent(v1::PresenceEvent { channel: "room:1".into(), joined: vec![], left: members, sessions: 0, users: 0 })),
+            r#"{"presenceEvent":{"channel":"room:1","left":[{"sessionId":"n.1","user":"ann"},{"sessionId":"n.2"}],"sessions":0,"users":0}}"#),
+        (frame(0, Frame::Draining(v1::DrainNotice {
+            endpoint: "wss://b.example/ws".into(), reconnect_after: Some(Duration { seconds: 1, nanos: 250_000_000 }),
+            deadline: Some(Duration { seconds: 30, nanos: 0 }),
+        })), r#"{"draining":{"endpoint":"wss://b.example/ws","reconnectAfter":"1.250s","deadline":"30s"}}"#),
+        (frame(0, Frame::Draining(v1::DrainNotice::default())), r#"{"draining":{}}"#),
         (frame(9, Frame::Pong(v1::Pong {})), r#"{"replyTo":9,"pong":{}}"#),
     ];
     for (frame, expected) in &rows {

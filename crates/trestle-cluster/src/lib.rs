@@ -1,0 +1,36 @@
+//! What nodes know of each other: who lives, which sessions there are, who is on which channel.
+//!
+//! [`Nodes`] says which nodes live, by heartbeats in the Kv. [`Registry`] keeps a record of every session there, signs the
+//! tokens by which a client comes back to its session, and lets exactly one node have it. [`Presence`] knows who
+//! listens to a channel on all nodes together. What decides is plain code without I/O (`roll`, `records`, `table`, `token`);
+//! what touches the bus is thin.
+//!
+//! # Keys
+//! ```text
+//! node.<node>        a heartbeat (NodeInfo)                 session.<session>   what outlives a node (SessionRecord)
+//! parked.<session>   what a stopping node left (Handover)   inbox.<user>        how far a user has acked, in decimal;
+//! key.resume         the key of resume tokens, 32 bytes                         the user in base64url
+//! ```
+
+mod config;
+
+mod metrics;
+mod nodes;
+
+mod records;
+mod registry;
+mod roll;
+
+mod store;
+
+mod token;
+mod writer;
+
+pub use config::ClusterConfig;
+pub use nodes::{Nodes, NodesError, NodesParts};
+
+pub use records::FIRST_EPOCH;
+pub use registry::{ClaimRefused, Claimed, Registry, RegistryError, RegistryParts};
+pub use roll::NodeChange;
+pub use store::GRACE;
+pub use token::{Ticket, TokenRefused};

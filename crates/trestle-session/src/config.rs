@@ -1,8 +1,13 @@
 //! What bounds one session.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::Rules;
+
+/// Longest time that a session may wait for its client: what it holds is held that long after a client is gone for good.
+const RESUME_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The limits of one session.
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
@@ -36,8 +41,23 @@ pub struct SessionConfig {
     pub faults_max: u32,
     /// Bytes that may wait for one client. 256 KiB x 100,000 sessions = 24 GiB if every one of them stalls at once.
     pub outbox_bytes_max: usize,
-    /// Frames that may wait for one client: 4,096 of them cost 128 KiB beside their bytes, which are shared.
+    /// Frames that may wait for one client: 4,096 of them cost 160 KiB beside their bytes, which are shared.
     pub outbox_frames_max: usize,
+    /// How long a session waits for its client after the connection was lost; 0 s ends it at once. What it listens to goes
+    /// on filling its outbox meanwhile. Less than the `ttl` of histories that are to be recovered.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub resume_window: Duration,
+    /// Bytes of written frames that are kept until the client is known to have them, for a resume. 64 KiB x 100,000
+    /// sessions = 6.4 GB if every client is sent that much between two pongs; messages are shared by all who got them.
+    pub replay_bytes_max: usize,
+    /// Written frames that are kept: 1,024 of them cost 32 KiB beside their bytes.
+    pub replay_frames_max: usize,
+    /// Groups that services may put one session into, beside those of its token and of rules. 64 x 128 bytes are 8 KiB.
+    pub groups_max: usize,
+    /// Groups by rule: sessions whose tags match the selector are in the group of that name, such as
+    /// `eu-pros = "plan=pro AND region IN (eu, uk)"`.
+    pub groups: BTreeMap<String, String>,
 }
 
 impl Default for SessionConfig {
@@ -53,6 +73,11 @@ impl Default for SessionConfig {
             faults_max: 64,
             outbox_bytes_max: 256 * 1024,
             outbox_frames_max: 4096,
+            resume_window: Duration::from_secs(60),
+            replay_bytes_max: 64 * 1024,
+            replay_frames_max: 1024,
+            groups_max: 64,
+            groups: BTreeMap::new(),
         }
     }
 }
@@ -90,6 +115,10 @@ impl SessionConfig {
         if self.outbox_bytes_max < 16 * 1024 {
             faults.push(format!("session.outbox_bytes_max ({}) must be at least 16384", self.outbox_bytes_max));
         }
+        if self.resume_window > RESUME_WINDOW_MAX {
+            faults.push(format!("session.resume_window ({:?}) must be at most 24h", self.resume_window));
+        }
+        faults.extend(Rules::parse(self).err().into_iter().flatten());
         faults
     }
 }

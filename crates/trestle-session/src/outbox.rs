@@ -1,18 +1,21 @@
 //! The bounded queue of finished frames between whoever has something for a client and the client's socket.
 //!
 //! In: frames, from any task, without ever waiting. Out: all that is there, to the one task that writes. What always
-//! holds: at most [`OutboxLimits`] wait, and a frame that finds no room closes the outbox for good, so that a client
-//! never gets what comes after a loss without being told.
+//! holds: at most [`OutboxLimits`] wait; what is dropped is told in a gap at its place; a frame that finds no room and may not be
+//! dropped closes the outbox for good, so that a client never gets what comes after a loss without being told.
 
 use std::{
-    collections::VecDeque,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use parking_lot::Mutex;
 use trestle_codec::Encoded;
+use trestle_wire::v1;
 
-/// How much may wait.
+use crate::{Label, Spills, overflow::Queue};
+
+/// How much may wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
     /// Bytes of frames.
@@ -30,84 +33,125 @@ pub enum Full {
     Closed,
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// It was dropped, as its policy says; the client is told in a gap.
+    Dropped,
+}
+
+/// What comes out of an outbox.
+#[derive(Clone, Debug)]
+pub enum Taken {
+    /// A frame with the label it came with; `None`: an answer of the gateway.
+    Frame(Encoded, Option<Arc<Label>>),
+    /// What was dropped at this place, to be told the client.
+    Gap(v1::Gap),
+}
+
 /// The queue of one client.
 pub struct Outbox {
     limits: OutboxLimits,
+    spills: Option<Arc<dyn Spills>>,
     queue: Mutex<Queue>,
 }
 
-#[derive(Default)]
-struct Queue {
-    frames: VecDeque<Encoded>,
-    bytes: usize,
-    closed: Option<Full>,
-    /// The writer, when it waits.
-    writer: Option<Waker>,
-}
-
 impl Outbox {
-    /// An empty queue.
+    /// An empty queue. What is to be spilled closes it, as if its policy were to disconnect.
     #[must_use]
     pub fn new(limits: OutboxLimits) -> Self {
-        Self { limits, queue: Mutex::default() }
+        Self { limits, spills: None, queue: Mutex::default() }
     }
 
-    /// Puts `frame` at the end.
+    /// An empty queue that spills into a place of `spills`, opened when it is needed.
+    #[must_use]
+    pub fn with_spills(limits: OutboxLimits, spills: Arc<dyn Spills>) -> Self {
+        Self { limits, spills: Some(spills), queue: Mutex::default() }
+    }
+
+    /// Puts `frame` at the end of its lane, or does what the label's policy says when there is no room. Without a label it
+    /// is an answer of the gateway, which is never dropped.
     ///
     /// Never waits: the caller is the fan-out loop, and other clients are behind it.
     ///
     /// # Errors
     /// [`Full`]. A single frame larger than the limit still goes into an empty queue, since the limit is there to stop
     /// growth, not to forbid a message that the bus has let through.
-    pub fn push(&self, frame: Encoded) -> Result<(), Full> {
-        let writer = {
-            let mut queue = self.queue.lock();
-            if queue.closed.is_some() {
-                return Err(Full::Closed);
-            }
-            let bytes = queue.bytes + frame.len();
-            let full = queue.frames.len() >= self.limits.frames_max || bytes > self.limits.bytes_max;
-            if full && !queue.frames.is_empty() {
-                queue.closed = Some(Full::Overflow);
-                let writer = queue.writer.take();
-                drop(queue);
-                wake(writer);
-                return Err(Full::Overflow);
-            }
-            queue.bytes = bytes;
-            queue.frames.push_back(frame);
-            queue.writer.take()
-        };
+    pub fn push(&self, frame: Encoded, label: Option<&Arc<Label>>) -> Result<Pushed, Full> {
+        let mut queue = self.queue.lock();
+        let pushed = queue.push(&self.limits, self.spills.as_ref(), frame, label);
+        let writer = queue.writer.take();
+        let room = if queue.closed.is_some() { std::mem::take(&mut queue.room) } else { Vec::new() };
+        drop(queue);
         // Outside the lock: the writer may run on this very thread.
-        wake(writer);
-        Ok(())
+        wake(writer.into_iter().chain(room));
+        pushed
     }
 
-    /// Moves up to `most` frames to the end of `into`, or waits for one. `Ready(Err)` once the outbox has overflowed.
+    /// Moves up to `most` frames and gaps to the end of `into`, or waits for one. High priority comes first, low last.
     ///
     /// Only one task may wait.
     ///
     /// # Errors
-    /// [`Full::Overflow`] when a frame was refused; frames that were queued before it are still in [`Outbox::take`].
-    pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Encoded>) -> Poll<Result<(), Full>> {
-        let mut queue = self.queue.lock();
-        if let Some(closed) = queue.closed {
+    /// [`Full::Overflow`] when a frame was refused, [`Full::Closed`] after [`close`](Self::close); what was queued before is
+    /// still in [`take`](Self::take).
+    pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
+        if let Some(closed) = self.queue.lock().closed {
             return Poll::Ready(Err(closed));
         }
-        if queue.frames.is_empty() {
-            queue.writer = Some(context.waker().clone());
-            return Poll::Pending;
+        self.poll_any(context, most, into)
+    }
+
+    /// As [`poll_take`](Self::poll_take), also from a closed outbox, in which nothing is left when it adds nothing.
+    ///
+    /// # Errors
+    /// [`Full`] if what was spilled is lost.
+    pub fn poll_rest(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
+        let taken = self.poll_any(context, most, into);
+        let queue = self.queue.lock();
+        if queue.closed.is_some() && queue.is_empty() && queue.spilled.is_none() {
+            return match taken {
+                Poll::Ready(taken) => Poll::Ready(taken),
+                Poll::Pending => Poll::Ready(Ok(())),
+            };
         }
+        taken
+    }
+
+    fn poll_any(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
+        let before = into.len();
+        let mut queue = self.queue.lock();
+        let taken = loop {
+            if let Err(full) = queue.take_all(context, most, into) {
+                break Err(full);
+            }
+            if into.len() > before || most == 0 {
+                break Ok(());
+            }
+            if queue.is_empty() {
+                queue.writer = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        };
+        let room = queue.wake_room(&self.limits);
+        drop(queue);
+        wake(room);
+        Poll::Ready(taken)
+    }
+
+    /// Moves up to `most` to the end of `into`, also from a closed outbox. What is [spilled](Self::spilled) is not
+    /// reached.
+    pub fn take(&self, most: usize, into: &mut Vec<Taken>) {
+        let mut queue = self.queue.lock();
         queue.take(most, into);
-        Poll::Ready(Ok(()))
+        let room = queue.wake_room(&self.limits);
+        drop(queue);
+        wake(room);
     }
 
-    /// Moves up to `most` frames to the end of `into`, also from a closed outbox.
-    pub fn take(&self, most: usize, into: &mut Vec<Encoded>) {
-        self.queue.lock().take(most, into);
-    }
-
-    /// Ready once the outbox has overflowed.
+    /// Ready once the outbox has overflowed. It waits in the place of [`poll_take`](Self::poll_take).
     pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.queue.lock();
         if queue.closed == Some(Full::Overflow) {
@@ -117,113 +161,73 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Ready when less than half of the limits is taken, or the outbox is closed. Any number of tasks may wait.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.lock();
+        if queue.closed.is_some() || queue.is_roomy(&self.limits) {
+            return Poll::Ready(());
+        }
+        if !queue.room.iter().any(|waiting| waiting.will_wake(context.waker())) {
+            queue.room.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// Takes nothing more. What waits can still be taken.
     pub fn close(&self) {
-        self.queue.lock().closed.get_or_insert(Full::Closed);
+        let mut queue = self.queue.lock();
+        queue.closed.get_or_insert(Full::Closed);
+        let room = std::mem::take(&mut queue.room);
+        drop(queue);
+        wake(room);
     }
 
-    /// Frames that wait.
+    /// Frames that wait in memory, beside gaps.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queue.lock().frames.len()
+        self.queue.lock().frames
     }
 
-    /// Whether nothing waits.
+    /// Bytes of the frames that wait in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
+    /// Frames that wait outside of memory, and their bytes.
+    #[must_use]
+    pub fn spilled(&self) -> (usize, usize) {
+        self.queue.lock().spilled.as_ref().map_or((0, 0), |spilled| (spilled.spill.len(), spilled.spill.bytes()))
+    }
+
+    /// Frames that were dropped since the beginning.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.queue.lock().dropped
+    }
+
+    /// Whether nothing waits, in memory or outside of it, not even a gap.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        let queue = self.queue.lock();
+        queue.is_empty() && queue.spilled.is_none()
     }
 }
 
 impl Queue {
-    fn take(&mut self, most: usize, into: &mut Vec<Encoded>) {
-        let count = most.min(self.frames.len());
-        into.extend(self.frames.drain(..count).inspect(|frame| self.bytes -= frame.len()));
-        if self.frames.is_empty() {
-            // An idle client holds no queue: 32 bytes a slot x what a burst once needed x every session adds up.
-            self.frames = VecDeque::new();
+    fn is_roomy(&self, limits: &OutboxLimits) -> bool {
+        self.frames == 0 || (self.frames < limits.frames_max / 2 && self.bytes < limits.bytes_max / 2)
+    }
+
+    /// Those who wait for room, if there is some now.
+    fn wake_room(&mut self, limits: &OutboxLimits) -> Vec<Waker> {
+        if self.room.is_empty() || !self.is_roomy(limits) {
+            return Vec::new();
         }
+        std::mem::take(&mut self.room)
     }
 }
 
-fn wake(writer: Option<Waker>) {
-    if let Some(writer) = writer {
-        writer.wake();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
-        task::Wake,
-    };
-
-    use bytes::Bytes;
-
-    use super::*;
-
-    const LIMITS: OutboxLimits = OutboxLimits { bytes_max: 100, frames_max: 3 };
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn frame(bytes: usize) -> Encoded {
-        Encoded::from_finished(Bytes::from(vec![b'x'; bytes]))
-    }
-
-    #[test]
-    fn what_goes_in_comes_out_in_order() {
-        let outbox = Outbox::new(LIMITS);
-        for bytes in [1, 2, 3] {
-            outbox.push(frame(bytes)).unwrap();
-        }
-        let mut taken = Vec::new();
-        outbox.take(2, &mut taken);
-        outbox.take(2, &mut taken);
-        assert_eq!(taken.iter().map(Encoded::len).collect::<Vec<_>>(), [1, 2, 3]);
-    }
-
-    #[test]
-    fn a_frame_without_room_closes_the_outbox_and_wakes_the_writer() {
-        for (fill, over) in [(vec![1, 1, 1], 1), (vec![60], 41)] {
-            let (outbox, count) = (Outbox::new(LIMITS), Arc::new(Count::default()));
-            fill.into_iter().for_each(|bytes| outbox.push(frame(bytes)).unwrap());
-            let waker = Waker::from(Arc::clone(&count));
-            assert!(outbox.poll_overflow(&mut Context::from_waker(&waker)).is_pending());
-            assert_eq!(outbox.push(frame(over)), Err(Full::Overflow));
-            assert_eq!(count.0.load(Ordering::Relaxed), 1);
-            assert_eq!(outbox.push(frame(1)), Err(Full::Closed));
-            assert!(outbox.poll_overflow(&mut Context::from_waker(&waker)).is_ready());
-        }
-    }
-
-    #[test]
-    fn one_large_frame_goes_into_an_empty_outbox() {
-        let outbox = Outbox::new(LIMITS);
-        assert_eq!(outbox.push(frame(1000)), Ok(()));
-        assert_eq!(outbox.push(frame(1)), Err(Full::Overflow));
-    }
-
-    #[test]
-    fn the_writer_is_woken_once_per_wait() {
-        let (outbox, count) = (Outbox::new(LIMITS), Arc::new(Count::default()));
-        let waker = Waker::from(Arc::clone(&count));
-        let mut taken = Vec::new();
-        assert!(outbox.poll_take(&mut Context::from_waker(&waker), 9, &mut taken).is_pending());
-        outbox.push(frame(1)).unwrap();
-        outbox.push(frame(1)).unwrap();
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert!(outbox.poll_take(&mut Context::from_waker(&waker), 9, &mut taken).is_ready());
-        assert_eq!(taken.len(), 2);
-    }
+fn wake(waiting: impl IntoIterator<Item = Waker>) {
+    waiting.into_iter().for_each(Waker::wake);
 }

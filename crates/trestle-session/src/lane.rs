@@ -1,0 +1,245 @@
+//! The frames of one priority, in their order, from which some may be dropped.
+//!
+//! What always holds: what was dropped leaves a gap at its place; a lane from which nothing was dropped is a plain queue.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use trestle_codec::Encoded;
+use trestle_wire::{ChannelName, v1::GapReason};
+
+use crate::{Label, Taken, losses::Losses};
+
+/// Dropped places that a lane holds on to before it closes up: as long as there are fewer, that is not worth the walk.
+const GONE_MIN: usize = 64;
+
+/// One place of a lane; 40 bytes.
+#[derive(Debug)]
+enum Slot {
+    Frame(Encoded, Option<Arc<Label>>),
+    Empty(Empty),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Empty {
+    /// The frame that was here is dropped.
+    Gone,
+    /// What is newer than this may wait behind what is spilled.
+    Mark,
+}
+
+/// What was taken out of a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) frames: usize,
+    pub(crate) bytes: usize,
+    /// Whether the mark was passed.
+    pub(crate) mark: bool,
+}
+
+/// One lane.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    slots: VecDeque<Slot>,
+    /// The number of the first slot; the others follow.
+    first: u64,
+    /// No frame before this number may be dropped.
+    cursor: u64,
+    /// Whether a frame that may be dropped has come since the lane was empty.
+    droppable: bool,
+    /// Slots that are [`Empty::Gone`].
+    gone: usize,
+    /// Since something was dropped.
+    losses: Option<Box<Losses>>,
+}
+
+impl Lane {
+    /// Puts a frame at the end.
+    pub(crate) fn push(&mut self, frame: Encoded, label: Option<Arc<Label>>) {
+        if self.losses.is_some() {
+            self.note(label.as_deref());
+        }
+        self.slots.push_back(Slot::Frame(frame, label));
+    }
+
+    /// The frame that is pushed next may be dropped later.
+    pub(crate) fn droppable_comes(&mut self) {
+        self.droppable = true;
+    }
+
+    /// Marks the end, for [`Freed::mark`].
+    pub(crate) fn mark(&mut self) {
+        self.slots.push_back(Slot::Empty(Empty::Mark));
+    }
+
+    fn note(&mut self, label: Option<&Label>) {
+        if self.gone > GONE_MIN && self.gone > self.slots.len() / 2 {
+            self.close_up();
+        }
+        let number = self.end();
+        if let (Some(losses), Some(label)) = (&mut self.losses, label) {
+            losses.came(number, label);
+        }
+    }
+
+    /// Whether nothing waits, not even a gap.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.losses.is_none()
+    }
+
+    /// Gaps that wait.
+    pub(crate) fn gaps(&self) -> usize {
+        self.losses.as_ref().map_or(0, |losses| losses.gaps())
+    }
+
+    /// Moves up to `most` frames and gaps to the end of `into`.
+    pub(crate) fn take(&mut self, most: usize, into: &mut Vec<Taken>) -> Freed {
+        let mut freed = Freed::default();
+        if self.losses.is_some() {
+            self.take_with_gaps(most, into, &mut freed);
+        } else {
+            let count = most.min(self.slots.len());
+            self.first += count as u64;
+            for slot in self.slots.drain(..count) {
+                freed.take(slot, into);
+            }
+        }
+        if self.slots.is_empty() && self.gaps() == 0 {
+            // An idle client holds no queue: 40 bytes a slot x what a burst once needed x every session adds up.
+            *self = Self::default();
+        }
+        freed
+    }
+
+    fn take_with_gaps(&mut self, most: usize, into: &mut Vec<Taken>, freed: &mut Freed) {
+        let end = into.len().saturating_add(most);
+        while into.len() < end {
+            let Some(losses) = &mut self.losses else { return };
+            if let Some(gap) = losses.gap_before(self.first) {
+                into.push(Taken::Gap(gap));
+                continue;
+            }
+            let Some(slot) = self.slots.pop_front() else { return };
+            match &slot {
+                Slot::Frame(_, Some(label)) => losses.went(self.first, label),
+                Slot::Empty(Empty::Gone) => self.gone -= 1,
+                Slot::Frame(_, None) | Slot::Empty(Empty::Mark) => {}
+            }
+            self.first += 1;
+            freed.take(slot, into);
+        }
+    }
+
+    /// Drops the oldest frame of `channel` that may be dropped.
+    pub(crate) fn drop_oldest_of(&mut self, channel: &Option<ChannelName>) -> Option<Freed> {
+        let number = self.droppable.then(|| self.losses().oldest_of(channel)).flatten()?;
+        Some(self.drop_at(number))
+    }
+
+    /// Drops the oldest frame of `channel` with that key.
+    pub(crate) fn drop_same(&mut self, channel: &Option<ChannelName>, key: u64) -> Option<Freed> {
+        let number = self.droppable.then(|| self.losses().same_key(channel, key)).flatten()?;
+        Some(self.drop_at(number))
+    }
+
+    /// Drops the oldest frame that may be dropped, whatever its channel.
+    pub(crate) fn drop_oldest(&mut self) -> Option<Freed> {
+        if !self.droppable {
+            return None;
+        }
+        self.cursor = self.cursor.max(self.first);
+        // Amortized: what was passed once is not looked at again.
+        while let Some(slot) = self.slots.get(self.place(self.cursor)) {
+            if matches!(slot, Slot::Frame(_, Some(label)) if label.droppable()) {
+                return Some(self.drop_at(self.cursor));
+            }
+            self.cursor += 1;
+        }
+        None
+    }
+
+    /// Leaves a gap at the end for a frame that is not taken.
+    pub(crate) fn refuse(&mut self, label: &Label, reason: GapReason) {
+        let end = self.end();
+        self.losses().refused(end, label, reason);
+    }
+
+    /// The number of the next slot.
+    fn end(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    fn place(&self, number: u64) -> usize {
+        usize::try_from(number - self.first).expect("a lane has fewer slots than the address space")
+    }
+
+    /// The losses, begun if need be: from here on the lane's frames are known by their channels.
+    fn losses(&mut self) -> &mut Losses {
+        let Self { losses, slots, first, .. } = self;
+        losses.get_or_insert_with(|| {
+            let mut losses = Box::<Losses>::default();
+            for (number, slot) in (*first..).zip(slots.iter()) {
+                if let Slot::Frame(_, Some(label)) = slot {
+                    losses.came(number, label);
+                }
+            }
+            losses
+        })
+    }
+
+    fn drop_at(&mut self, number: u64) -> Freed {
+        self.losses();
+        let place = self.place(number);
+        let mut freed = Freed::default();
+        let slot = std::mem::replace(&mut self.slots[place], Slot::Empty(Empty::Gone));
+        self.gone += 1;
+        if let (Slot::Frame(frame, Some(label)), Some(losses)) = (slot, &mut self.losses) {
+            losses.dropped(number, &label, GapReason::Slow);
+            freed = Freed { frames: 1, bytes: frame.len(), mark: false };
+        }
+        while let Some(Slot::Empty(Empty::Gone)) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+            self.gone -= 1;
+        }
+        freed
+    }
+
+    /// Takes out the slots that are gone, and gives the others new numbers.
+    fn close_up(&mut self) {
+        let Some(losses) = self.losses.take() else { return };
+        let gone = |slot: &Slot| matches!(slot, Slot::Empty(Empty::Gone));
+        let left = (self.first..).zip(&self.slots).filter(|(_, slot)| !gone(slot));
+        let labels = left.map(|(number, slot)| match slot {
+            Slot::Frame(_, label) => (number, label.as_deref()),
+            Slot::Empty(_) => (number, None),
+        });
+        self.losses = Some(Box::new(losses.renumber(self.first, labels)));
+        self.slots.retain(|slot| !gone(slot));
+        (self.cursor, self.gone) = (self.first, 0);
+    }
+}
+
+impl Freed {
+    /// Counts what stood in `slot`, and moves it to the end of `into`.
+    fn take(&mut self, slot: Slot, into: &mut Vec<Taken>) {
+        match slot {
+            Slot::Frame(frame, label) => {
+                self.frames += 1;
+                self.bytes += frame.len();
+                into.push(Taken::Frame(frame, label));
+            }
+            Slot::Empty(Empty::Mark) => self.mark = true,
+            Slot::Empty(Empty::Gone) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_costs_what_the_config_says() {
+        assert_eq!(size_of::<Slot>(), 40);
+    }
+}

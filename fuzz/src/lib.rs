@@ -4,9 +4,13 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use prost::Message as _;
-use trestle_codec::{Encoding, Frame, Inbound, Limits, Rejected, Typed, decode, encode};
+use trestle_codec::{
+    Encoding, Frame, HISTORY_LIMIT_MAX, Inbound, Limits, Page, Rejected, Resume, Since, Typed, decode, encode,
+};
 use trestle_schema::{Catalogue, SchemaSource};
-use trestle_wire::v1::{self, client_frame::Frame as Wire, server_frame::Frame as Served};
+use trestle_wire::v1::{
+    self, client_frame::Frame as Wire, read_history::Page as WirePage, server_frame::Frame as Served, subscribe::From,
+};
 
 /// A type with a field of every kind, so that the transcoders' every branch can be reached.
 const EVERYTHING: &str = r#"
@@ -18,7 +22,9 @@ const EVERYTHING: &str = r#"
     import "google/protobuf/struct.proto";
     import "google/protobuf/timestamp.proto";
     import "google/protobuf/wrappers.proto";
+    import "trestle/v1/options.proto";
     message E {
+      option (trestle.v1.queueing) = { overflow: CONFLATE key: "q.y2.n" };
       enum Color { RED = 0; GREEN = 1; CRIMSON = -1; }
       int32 a = 1; int64 b = 2; uint32 c = 3; uint64 d = 4; sint32 e = 5; sint64 f = 6;
       fixed32 g = 7; fixed64 h = 8; sfixed32 i = 9; sfixed64 j = 10; float k = 11; double l = 12;
@@ -65,6 +71,9 @@ fn taken(inbound: &Inbound) {
     | Frame::Request { message: Typed { envelope, .. }, .. }
     | Frame::Publish { message: Typed { envelope, .. }, .. } = &inbound.frame
     {
+        let kind = catalogue().get(&envelope.message_type).expect("it was resolved");
+        let keyed = kind.queueing().is_some_and(|queueing| queueing.key.is_some());
+        assert_eq!(kind.conflation_key(&envelope.payload).is_some(), keyed, "a valid message has the key of its type");
         assert!(envelope.source.is_none() && envelope.offset == 0 && envelope.time.is_none(), "believed: {envelope:?}");
         delivered(envelope);
     }
@@ -73,19 +82,56 @@ fn taken(inbound: &Inbound) {
 fn wire(frame: &Frame) -> Wire {
     let message = |message: &Typed| Some(message.envelope.clone());
     match frame {
-        Frame::Connect { token } => Wire::Connect(v1::Connect { token: token.clone().unwrap_or_default() }),
+        Frame::Connect { token, resume } => Wire::Connect(v1::Connect {
+            token: token.clone().unwrap_or_default(),
+            resume: resume.as_deref().map(wire_resume),
+        }),
         Frame::Message(typed) => Wire::Message(typed.envelope.clone()),
         Frame::Request { message: typed, timeout } => {
             let timeout = timeout.map(|span| span.try_into().expect("it came from one"));
             Wire::Request(v1::Request { message: message(typed), timeout })
         }
-        Frame::Subscribe { channel } => Wire::Subscribe(v1::Subscribe { channel: channel.to_string() }),
+        Frame::Subscribe { channel, since, presence } => {
+            let from = wire_from(*since);
+            Wire::Subscribe(v1::Subscribe { channel: channel.to_string(), from, presence: *presence })
+        }
         Frame::Unsubscribe { channel } => Wire::Unsubscribe(v1::Unsubscribe { channel: channel.to_string() }),
         Frame::Publish { channel, message: typed } => {
             Wire::Publish(v1::Publish { channel: channel.to_string(), message: message(typed) })
         }
+        Frame::Ack { received, inbox_offset } => {
+            Wire::Ack(v1::ClientAck { received: *received, inbox_offset: *inbox_offset })
+        }
+        Frame::History { channel, page, limit } => {
+            assert!((1..=HISTORY_LIMIT_MAX).contains(limit), "{limit}");
+            let page = match *page {
+                Page::After(offset) => WirePage::After(offset),
+                Page::Before(offset) => WirePage::Before(offset),
+            };
+            Wire::History(v1::ReadHistory { channel: channel.to_string(), limit: *limit, page: Some(page) })
+        }
+        Frame::Presence { channel } => Wire::Presence(v1::ReadPresence { channel: channel.to_string() }),
         Frame::Ping => Wire::Ping(v1::Ping {}),
     }
+}
+
+fn wire_resume(resume: &Resume) -> v1::Resume {
+    let Resume { session, token, received, channels, outstanding } = resume.clone();
+    let position = |(channel, offset): (trestle_wire::ChannelName, u64)| {
+        let channel = channel.to_string();
+        v1::Position { channel, offset }
+    };
+    let (session_id, channels) = (session.to_string(), channels.into_iter().map(position).collect());
+    v1::Resume { session_id, token, received, channels, outstanding }
+}
+
+fn wire_from(since: Since) -> Option<From> {
+    Some(match since {
+        Since::Now => return None,
+        Since::Offset(offset) => From::Offset(offset),
+        Since::Last(count) => From::Last(count),
+        Since::Time(time) => From::Since(time.into()),
+    })
 }
 
 /// A delivery of it is JSON, with the payload as an object.

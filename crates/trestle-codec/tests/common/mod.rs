@@ -1,6 +1,8 @@
 //! What the tests of the codec share: a schema set, and short ways to decode and to say what is expected.
 #![allow(dead_code)] // each test file uses its own part
 
+pub(crate) mod random;
+
 use std::sync::OnceLock;
 
 use bytes::Bytes;

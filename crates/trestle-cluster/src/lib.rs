@@ -2,8 +2,8 @@
 //!
 //! [`Nodes`] says which nodes live, by heartbeats in the Kv. [`Registry`] keeps a record of every session there, signs the
 //! tokens by which a client comes back to its session, and lets exactly one node have it. [`Presence`] knows who
-//! listens to a channel on all nodes together. What decides is plain code without I/O (`roll`, `records`, `table`, `token`);
-//! what touches the bus is thin.
+//! listens to a channel on all nodes together. What decides is plain code without I/O (`roll`, `records`, `token`, `local`,
+//! `table`); what touches the bus is thin.
 //!
 //! # Keys
 //! ```text
@@ -13,22 +13,23 @@
 //! ```
 
 mod config;
-
+mod local;
 mod metrics;
 mod nodes;
-
+mod presence;
 mod records;
 mod registry;
 mod roll;
-
+mod room;
+mod stamp;
 mod store;
-
+mod table;
 mod token;
 mod writer;
 
 pub use config::ClusterConfig;
 pub use nodes::{Nodes, NodesError, NodesParts};
-
+pub use presence::{EventSink, Presence, PresenceParts, Seat, ask_presence};
 pub use records::FIRST_EPOCH;
 pub use registry::{ClaimRefused, Claimed, Registry, RegistryError, RegistryParts};
 pub use roll::NodeChange;

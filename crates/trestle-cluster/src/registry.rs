@@ -5,10 +5,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +23,7 @@ use crate::{
     config::ClusterConfig,
     metrics::{Outcome, RecordMetrics},
     records::{Lifetimes, Records},
+    stamp::Stamp,
     store,
     token::{Signer, Ticket, TokenRefused},
     writer,
@@ -124,8 +122,7 @@ pub(crate) struct Inner {
     pub(crate) wake: Notify,
     dirty: watch::Sender<usize>,
     pub(crate) lost: broadcast::Sender<SessionId>,
-    /// Nanoseconds of the last claim's time, so that no two are the same.
-    stamp: AtomicU64,
+    stamp: Stamp,
     pub(crate) metrics: RecordMetrics,
 }
 
@@ -151,7 +148,7 @@ impl Registry {
             wake: Notify::new(),
             dirty: watch::Sender::new(0),
             lost: broadcast::Sender::new(LOST_MAX),
-            stamp: AtomicU64::new(0),
+            stamp: Stamp::default(),
             metrics: RecordMetrics::register(parts.registry),
         });
         let mut tasks = JoinSet::new();
@@ -280,7 +277,7 @@ impl Inner {
     }
 
     async fn claim(&self, ticket: &Ticket, address: &str) -> Result<Claimed, ClaimRefused> {
-        let now = self.now();
+        let now = UNIX_EPOCH + Duration::from_nanos(self.stamp.next());
         if ticket.expires <= now || self.records.lock().has_ended(&ticket.session) {
             return Err(ClaimRefused::Expired);
         }
@@ -290,15 +287,6 @@ impl Inner {
             self.change(|records| records.claimed(&ticket.session, stored.record, stored.revision, Instant::now()));
         self.wake.notify_one();
         if claimed { Ok(stored.claimed) } else { Err(ClaimRefused::Expired) }
-    }
-
-    /// The time, never the same twice.
-    fn now(&self) -> SystemTime {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let last = self.stamp.fetch_max(nanos, Ordering::AcqRel);
-        let stamp = if last < nanos { nanos } else { self.stamp.fetch_add(1, Ordering::AcqRel) + 1 };
-        UNIX_EPOCH + Duration::from_nanos(stamp)
     }
 }
 

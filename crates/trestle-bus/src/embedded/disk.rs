@@ -1,4 +1,4 @@
-//! The segment files of one log.
+//! The segment files of one log, or of the keys.
 //!
 //! In: groups of records. Out: the same on disk, and where each stands. Always: a group is on disk before it counts;
 //! segments go from the oldest on, once nothing in them is needed any more; only the journal's thread writes.
@@ -288,6 +288,12 @@ impl DataDir {
         Ok(Self { path, lock })
     }
 
+    /// Where the keys are kept.
+    pub(super) fn keys(&self) -> PathBuf {
+        self.path.join("keys")
+    }
+
+    /// Where a log is kept.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(name)
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::timeout};
 use trestle_wire::Subject;
 
-use super::{EmbeddedConfig, index::Index, stored::Stored};
+use super::{EmbeddedConfig, facts::Facts, index::Index, stored::Stored};
 use crate::{Bus, BusError, BusState, Ends, Heard, Message, Place, Subscription, pattern};
 
 /// The live part of an embedded bus.
@@ -106,9 +106,10 @@ impl Drop for Live {
     }
 }
 
-/// [`Bus`] in this process. Closing it closes the logs too.
+/// [`Bus`] in this process. Closing it closes the logs and the keys too.
 pub(super) struct LiveBus {
     pub(super) live: Arc<Live>,
+    pub(super) facts: Arc<Facts>,
     pub(super) stored: Arc<Stored>,
 }
 
@@ -178,6 +179,7 @@ impl Bus for LiveBus {
 
     async fn close(&self) {
         self.live.close();
-        self.stored.close().await;
+        self.facts.close().await;
+        self.stored.close().await; // last, as it gives the data directory back
     }
 }

@@ -1,9 +1,10 @@
 //! The bus that needs nothing but this process.
 //!
 //! Live messages never leave memory. Logs are in memory, or under a data directory where every append is on disk
-//! before it returns. The key-value store is in memory: it holds what is true of running processes, and there is one.
+//! before it returns, and keys with their values beside them.
 
 mod clock;
+mod commit;
 mod disk;
 mod facts;
 mod index;
@@ -32,7 +33,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How an embedded bus is set up.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
-    /// Where logs are kept; `None` keeps them in memory and loses them with the process.
+    /// Where logs and keys are kept; `None` keeps them in memory and loses them with the process.
     pub data_dir: Option<PathBuf>,
     /// Largest payload, in bytes.
     pub payload_bytes_max: usize,
@@ -63,7 +64,8 @@ impl Default for EmbeddedConfig {
 ///
 /// What it promises beyond the traits: a log under [`EmbeddedConfig::data_dir`] has each append and each ack on disk
 /// (flushed, in groups) before the call returns. Beginning again, [`Log::ensure`](crate::Log::ensure) finds what was
-/// stored, what is done and the dedup ids; attempts are counted anew. Keys and values do not outlive the process.
+/// stored, what is done and the dedup ids; attempts are counted anew. Keys are there again from the start, with their
+/// revisions; a lifetime goes on while nothing runs, by the clock on the wall.
 pub struct Embedded;
 
 /// Why an embedded bus could not be opened.
@@ -78,29 +80,36 @@ impl Embedded {
     /// Opens the bus. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// [`OpenError`] if the data directory cannot be made, or another process uses it.
+    /// [`OpenError`] if the data directory cannot be made, another process uses it, or its keys are damaged.
     pub fn open(config: EmbeddedConfig) -> Result<Fabric, OpenError> {
-        let data = match &config.data_dir {
-            Some(path) => Some(DataDir::open(path).map_err(|source| OpenError { path: path.clone(), source })?),
-            None => None,
+        let (segment_bytes_max, path) = (config.segment_bytes_max, config.data_dir.clone());
+        let (live, clock) = (Live::new(config), Clock::start());
+        let (data, facts) = match path {
+            Some(path) => {
+                let failed = |source| OpenError { path: path.clone(), source };
+                let data = DataDir::open(&path).map_err(failed)?;
+                let facts = Facts::open(live.clone(), clock, &data, segment_bytes_max).map_err(failed)?;
+                (Some(data), facts)
+            }
+            None => (None, Facts::new(live.clone(), clock)),
         };
-        let segment_bytes_max = config.segment_bytes_max;
-        let live = Live::new(config);
-        let stored = Stored::new(live.clone(), Clock::start(), data, segment_bytes_max);
-        let facts = Facts::new(live.clone());
+        let stored = Stored::new(live.clone(), clock, data, segment_bytes_max);
         tokio::spawn(Facts::expire(Arc::downgrade(&facts)));
-        let swept = Arc::downgrade(&stored);
+        let swept = (Arc::downgrade(&stored), Arc::downgrade(&facts));
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_EVERY);
             loop {
                 tick.tick().await;
-                match swept.upgrade() {
-                    Some(stored) => stored.sweep(),
-                    None => return,
+                match (swept.0.upgrade(), swept.1.upgrade()) {
+                    (None, None) => return,
+                    (stored, facts) => {
+                        stored.iter().for_each(|stored| stored.sweep());
+                        facts.iter().for_each(|facts| facts.sweep());
+                    }
                 }
             }
         });
-        let bus = LiveBus { live, stored: stored.clone() };
+        let bus = LiveBus { live, stored: stored.clone(), facts: facts.clone() };
         Ok(Fabric { bus: Arc::new(bus), log: Arc::new(StoredLog(stored)), kv: Arc::new(FactsKv(facts)) })
     }
 }

@@ -6,6 +6,8 @@
 //!          2 | offset u64                                                                    it is done with
 //!          3 | offset u64 | consumer                                                         one consumer has done it
 //!          4 | place u64                                    all before this place of the file, its own, is flushed
+//!          5 | revision u64 | expiry u64 | key u16 + text | value                            a key is set
+//!          6 | revision u64 | key                                                            a key is removed
 //! ```
 
 /// Bytes before the body.
@@ -28,6 +30,17 @@ pub(super) enum Record<'a> {
         offset: u64,
         consumer: &'a str,
     },
+    /// A key is set, until the given moment if that is not 0.
+    Set {
+        revision: u64,
+        expires_ms: u64,
+        key: &'a str,
+        value: &'a [u8],
+    },
+    Unset {
+        revision: u64,
+        key: &'a str,
+    },
     /// Begins each write. Damage before one that stands where it says is damage, and no write cut short.
     Flushed {
         at: u64,
@@ -44,11 +57,8 @@ impl<'a> Record<'a> {
                 out.push(1);
                 out.extend_from_slice(&offset.to_le_bytes());
                 out.extend_from_slice(&time_ms.to_le_bytes());
-                for text in [subject, dedup] {
-                    let length = u16::try_from(text.len()).expect("subjects and dedup ids are checked before");
-                    out.extend_from_slice(&length.to_le_bytes());
-                    out.extend_from_slice(text.as_bytes());
-                }
+                put_text(subject, out);
+                put_text(dedup, out);
                 out.extend_from_slice(payload);
             }
             Record::Gone { offset } => {
@@ -59,6 +69,18 @@ impl<'a> Record<'a> {
                 out.push(3);
                 out.extend_from_slice(&offset.to_le_bytes());
                 out.extend_from_slice(consumer.as_bytes());
+            }
+            Record::Set { revision, expires_ms, key, value } => {
+                out.push(5);
+                out.extend_from_slice(&revision.to_le_bytes());
+                out.extend_from_slice(&expires_ms.to_le_bytes());
+                put_text(key, out);
+                out.extend_from_slice(value);
+            }
+            Record::Unset { revision, key } => {
+                out.push(6);
+                out.extend_from_slice(&revision.to_le_bytes());
+                out.extend_from_slice(key.as_bytes());
             }
             Record::Flushed { at } => {
                 out.push(4);
@@ -90,24 +112,23 @@ impl<'a> Record<'a> {
 
     fn body(body: &'a [u8]) -> Option<Self> {
         let (&kind, rest) = body.split_first()?;
-        let (offset, mut rest) = number(rest)?;
+        let (offset, rest) = number(rest)?;
         match kind {
             1 => {
-                let time_ms;
-                (time_ms, rest) = number(rest)?;
-                let mut text = || {
-                    let (length, after) = rest.split_at_checked(2)?;
-                    let length = usize::from(u16::from_le_bytes(length.try_into().ok()?));
-                    let (text, after) = after.split_at_checked(length)?;
-                    rest = after;
-                    std::str::from_utf8(text).ok()
-                };
-                let (subject, dedup) = (text()?, text()?);
-                Some(Record::Message { offset, time_ms, subject, dedup, payload: rest })
+                let (time_ms, rest) = number(rest)?;
+                let (subject, after) = text(rest)?;
+                let (dedup, payload) = text(after)?;
+                Some(Record::Message { offset, time_ms, subject, dedup, payload })
             }
             2 => Some(Record::Gone { offset }),
             3 => Some(Record::Done { offset, consumer: std::str::from_utf8(rest).ok()? }),
             4 => Some(Record::Flushed { at: offset }),
+            5 => {
+                let (expires_ms, rest) = number(rest)?;
+                let (key, value) = text(rest)?;
+                Some(Record::Set { revision: offset, expires_ms, key, value })
+            }
+            6 => Some(Record::Unset { revision: offset, key: std::str::from_utf8(rest).ok()? }),
             _ => None,
         }
     }
@@ -116,6 +137,19 @@ impl<'a> Record<'a> {
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_at_checked(8)?;
     Some((u64::from_le_bytes(number.try_into().ok()?), rest))
+}
+
+fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_at_checked(2)?;
+    let length = usize::from(u16::from_le_bytes(length.try_into().ok()?));
+    let (text, rest) = rest.split_at_checked(length)?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    let length = u16::try_from(text.len()).expect("subjects, dedup ids and keys are checked before");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// CRC-32 as in IEEE 802.3, a byte at a time: about 2 ns a byte, against a disk flush of 100 us and more.
@@ -142,11 +176,13 @@ const CRC_TABLE: [u32; 256] = {
 mod tests {
     use super::*;
 
-    const RECORDS: [Record<'static>; 4] = [
+    const RECORDS: [Record<'static>; 6] = [
         Record::Message { offset: 7, time_ms: 9, subject: "a.b", dedup: "", payload: b"hello" },
         Record::Gone { offset: 7 },
         Record::Done { offset: 1 << 40, consumer: "billing__x" },
         Record::Flushed { at: 77 },
+        Record::Set { revision: 8, expires_ms: 0, key: "node.1", value: b"up" },
+        Record::Unset { revision: 9, key: "node.1" },
     ];
 
     #[test]
@@ -169,13 +205,15 @@ mod tests {
 
     #[test]
     fn a_record_cut_or_changed_anywhere_is_not_read() {
-        let mut bytes = Vec::new();
-        RECORDS[0].write(&mut bytes);
-        for cut in 0..bytes.len() {
-            assert_eq!(Record::read(&bytes[..cut]), None, "cut at {cut}");
-            let mut changed = bytes.clone();
-            changed[cut] ^= 0x10;
-            assert_eq!(Record::read(&changed), None, "changed at {cut}");
+        for record in RECORDS {
+            let mut bytes = Vec::new();
+            record.write(&mut bytes);
+            for cut in 0..bytes.len() {
+                assert_eq!(Record::read(&bytes[..cut]), None, "cut at {cut}");
+                let mut changed = bytes.clone();
+                changed[cut] ^= 0x10;
+                assert_eq!(Record::read(&changed), None, "changed at {cut}");
+            }
         }
     }
 }

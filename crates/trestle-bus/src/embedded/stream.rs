@@ -84,13 +84,13 @@ pub(super) struct Found {
 pub(super) struct Stream {
     pub(super) name: String,
     state: Mutex<State>,
-    pub(super) journal: Option<Journal>,
+    pub(super) journal: Option<Journal<Stream>>,
     pub(super) live: Arc<Live>,
     pub(super) clock: Clock,
 }
 
 impl Stream {
-    pub(super) fn new(state: State, journal: Option<Journal>, live: Arc<Live>, clock: Clock) -> Self {
+    pub(super) fn new(state: State, journal: Option<Journal<Stream>>, live: Arc<Live>, clock: Clock) -> Self {
         Self { name: state.spec.name.clone(), state: Mutex::new(state), journal, live, clock }
     }
 
@@ -129,7 +129,8 @@ impl Found {
                 self.messages.remove(&offset);
             }
             Record::Done { offset, consumer } => drop(self.done.entry(consumer.into()).or_default().insert(offset)),
-            Record::Flushed { .. } => {} // says nothing of messages
+            // These say nothing of messages.
+            Record::Flushed { .. } | Record::Set { .. } | Record::Unset { .. } => {}
         }
     }
 

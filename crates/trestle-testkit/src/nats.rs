@@ -1,8 +1,8 @@
 //! A real nats-server with JetStream, on a free port of the loopback, in a folder of its own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,6 +16,9 @@ use crate::{
     provide::provided,
 };
 
+/// Between two looks at what a server says of itself; there is no event for it.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// A running nats-server. Killed, and its data removed, when dropped.
 pub struct NatsServer {
     process: Option<Process>,
@@ -23,6 +26,7 @@ pub struct NatsServer {
     binary: PathBuf,
     more: String,
     port: u16,
+    monitor: SocketAddr,
 }
 
 impl NatsServer {
@@ -40,17 +44,35 @@ impl NatsServer {
     /// # Errors
     /// As [`NatsServer::start`].
     pub async fn start_with(more: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("trestle-nats-").tempdir()?;
-        let binary = provided("nats").await?;
-        let mut server = Self { process: None, folder, binary, more: more.into(), port: 0 };
-        server.run().await?;
+        let mut server = Self::prepare(0, more).await?;
+        server.launch().await?;
+        server.healthy().await?;
         Ok(server)
+    }
+
+    /// A server that has not been started. Port 0 asks for a free one.
+    pub(crate) async fn prepare(port: u16, more: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("trestle-nats-").tempdir()?;
+        let (binary, monitor) = (provided("nats").await?, SocketAddr::from(([127, 0, 0, 1], 0)));
+        Ok(Self { process: None, folder, binary, more: more.into(), port, monitor })
     }
 
     /// Where clients connect.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The same as an address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Whether it runs: neither stopped nor killed.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
     }
 
     /// The folder with its data and its configuration.
@@ -87,10 +109,12 @@ impl NatsServer {
     /// As [`NatsServer::start`].
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.stop().await?;
-        self.run().await
+        self.launch().await?;
+        self.healthy().await
     }
 
-    async fn run(&mut self) -> anyhow::Result<()> {
+    /// Starts it and waits until clients can connect, healthy or not.
+    pub(crate) async fn launch(&mut self) -> anyhow::Result<()> {
         let folder = self.folder.path().display();
         // -1 asks for a free port; a server that comes back must be where its clients look for it.
         let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
@@ -110,9 +134,35 @@ impl NatsServer {
         let ports = timeout(PATIENCE, read_ports(ports)).await.context("nats-server did not say its ports")??;
         self.port = port_of(&ports["nats"]).context("nats-server named no port")?;
         let monitor = port_of(&ports["monitoring"]).context("nats-server named no monitoring port")?;
-        timeout(PATIENCE, healthy(SocketAddr::from(([127, 0, 0, 1], monitor)))).await.context("not healthy")??;
+        self.monitor = SocketAddr::from(([127, 0, 0, 1], monitor));
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Waits until it says of itself that it is healthy: in a cluster, that it has a leader and has caught up.
+    pub(crate) async fn healthy(&self) -> anyhow::Result<()> {
+        let healthy = async {
+            loop {
+                let (status, answer) = self.monitored("/healthz").await?;
+                match status {
+                    200 => return Ok(()),
+                    404 => bail!("nats-server has no health check: {answer}"),
+                    _ => tokio::time::sleep(LOOK_EVERY).await,
+                }
+            }
+        };
+        timeout(PATIENCE, healthy).await.context("nats-server is not healthy")?
+    }
+
+    /// What its monitoring answers at `path`: the status and the body.
+    pub(crate) async fn monitored(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.monitor).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("nats-server closed its monitoring port")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
+        Ok((status, body.to_owned()))
     }
 }
 
@@ -122,29 +172,11 @@ fn port_of(urls: &serde_json::Value) -> Option<u16> {
 
 /// The file is written just after the line that says ready; there is no event for it.
 async fn read_ports(file: PathBuf) -> anyhow::Result<serde_json::Value> {
-    let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
+    let mut look = tokio::time::interval(Duration::from_millis(5));
     loop {
         look.tick().await;
         if let Some(ports) = tokio::fs::read(&file).await.ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(ports);
-        }
-    }
-}
-
-async fn healthy(monitor: SocketAddr) -> anyhow::Result<()> {
-    let mut look = tokio::time::interval(std::time::Duration::from_millis(20));
-    loop {
-        look.tick().await;
-        let mut stream = TcpStream::connect(monitor).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        if answer.lines().next().is_some_and(|status| status.contains(" 200 ")) {
-            return Ok(());
-        }
-        ensure!(!answer.is_empty(), "nats-server closed its monitoring port");
-        if answer.contains(" 404 ") {
-            bail!("nats-server has no health check: {answer}");
         }
     }
 }

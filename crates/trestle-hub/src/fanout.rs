@@ -1,17 +1,20 @@
-//! Fan out: one envelope in, n outboxes out, encoded once per encoding.
+//! Fan out: one message in, n outboxes out, encoded once per encoding.
 //!
-//! What always holds: no outbox is waited for; a client whose outbox is full is parted from (its outbox closes itself and
-//! wakes its connection), and counted; an encoding that nobody in the room speaks is never made.
+//! What always holds: no outbox is waited for; what finds no room in one is treated as the message's label says and
+//! counted; an encoding that nobody in the room speaks is never made; whatever the number of members, there is one label.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use trestle_codec::{Encoded, Encoding, encode};
 use trestle_schema::Catalogue;
-use trestle_session::Full;
-use trestle_wire::v1::{self, server_frame::Frame};
+use trestle_session::{Full, Label, Pushed};
+use trestle_wire::{
+    ChannelName,
+    v1::{self, Overflow, server_frame::Frame},
+};
 
 use crate::{Member, metrics::Metrics};
 
@@ -20,52 +23,128 @@ use crate::{Member, metrics::Metrics};
 pub struct Delivered {
     /// Sessions whose outbox took it.
     pub delivered: u32,
-    /// Sessions that were parted from because theirs was full.
+    /// Sessions whose outbox had no room for it.
     pub dropped: u32,
 }
 
-/// Puts `envelope` into the outbox of each of `members`.
-pub(crate) fn deliver<'a>(
-    envelope: v1::Envelope,
-    members: impl IntoIterator<Item = &'a Arc<Member>>,
-    catalogue: &Catalogue,
-    metrics: &Metrics,
-) -> Delivered {
-    let latency = envelope.time.as_ref().and_then(since);
-    let delivered = send(Frame::Delivery(envelope), members, catalogue, metrics);
-    if let Some(latency) = latency {
-        metrics.message_latency.observe(latency.as_secs_f64());
-    }
-    delivered
+/// A frame on its way to many, finished once for each encoding that one of them speaks.
+pub(crate) struct Parcel {
+    frame: v1::ServerFrame,
+    label: Option<Arc<Label>>,
+    finished: [OnceLock<Encoded>; Encoding::ALL.len()],
 }
 
-/// Puts `frame` into the outbox of each of `members`.
+impl Parcel {
+    /// A message, of `channel` or pushed. A type without a policy of its own goes by `overflow`.
+    pub(crate) fn delivery(
+        envelope: v1::Envelope,
+        channel: Option<&ChannelName>,
+        overflow: Overflow,
+        catalogue: &Catalogue,
+    ) -> Self {
+        let label = Arc::new(label(&envelope, channel, overflow, catalogue));
+        Self { label: Some(label), ..Self::word(Frame::Delivery(envelope)) }
+    }
+
+    /// A word of the gateway's own, which no policy drops.
+    pub(crate) fn word(frame: Frame) -> Self {
+        let frame = v1::ServerFrame { reply_to: 0, frame: Some(frame) };
+        Self { frame, label: None, finished: [const { OnceLock::new() }; Encoding::ALL.len()] }
+    }
+
+    /// The message in it.
+    pub(crate) fn envelope(&self) -> Option<&v1::Envelope> {
+        match &self.frame.frame {
+            Some(Frame::Delivery(envelope)) => Some(envelope),
+            _ => None,
+        }
+    }
+
+    /// What becomes of it where there is no room.
+    pub(crate) fn overflow(&self) -> Overflow {
+        self.label.as_ref().map_or(Overflow::Disconnect, |label| label.overflow)
+    }
+
+    fn encoded(&self, encoding: Encoding, catalogue: &Catalogue) -> &Encoded {
+        self.finished[encoding.index()].get_or_init(|| encode(encoding, &self.frame, catalogue))
+    }
+
+    /// Puts it into one outbox.
+    pub(crate) fn push(&self, member: &Member, catalogue: &Catalogue) -> Result<Pushed, Full> {
+        member.outbox.push(self.encoded(member.encoding, catalogue).clone(), self.label.as_ref())
+    }
+}
+
+/// Puts `parcel` into the outbox of each of `members`.
 pub(crate) fn send<'a>(
-    frame: Frame,
+    parcel: &Parcel,
     members: impl IntoIterator<Item = &'a Arc<Member>>,
     catalogue: &Catalogue,
     metrics: &Metrics,
 ) -> Delivered {
-    let frame = v1::ServerFrame { reply_to: 0, frame: Some(frame) };
-    let mut finished: [Option<Encoded>; Encoding::ALL.len()] = [const { None }; Encoding::ALL.len()];
-    let mut count = Delivered::default();
+    let (mut delivered, mut dropped, mut slow) = (0, 0, 0);
     for member in members {
-        let encoded =
-            finished[member.encoding.index()].get_or_insert_with(|| encode(member.encoding, &frame, catalogue));
-        match member.outbox.push(encoded.clone()) {
-            Ok(()) => count.delivered += 1,
-            Err(Full::Overflow) => count.dropped += 1,
+        match parcel.push(member, catalogue) {
+            Ok(Pushed::Queued) => delivered += 1,
+            Ok(Pushed::Dropped) => dropped += 1,
+            Err(Full::Overflow) => slow += 1,
             // Parted from before this message; its connection is on its way out.
             Err(Full::Closed) => {}
         }
     }
-    metrics.delivered.inc_by(u64::from(count.delivered));
-    metrics.slow.inc_by(u64::from(count.dropped));
-    count
+    metrics.delivered.inc_by(u64::from(delivered));
+    if slow + dropped > 0 {
+        metrics.slow.inc_by(u64::from(slow));
+        metrics.dropped(Overflow::Disconnect, slow);
+        metrics.dropped(parcel.overflow(), dropped);
+    }
+    if let Some(latency) = parcel.envelope().and_then(|envelope| since(envelope.time.as_ref()?)) {
+        metrics.message_latency.observe(latency.as_secs_f64());
+    }
+    Delivered { delivered, dropped: slow + dropped }
+}
+
+/// What an outbox that has no room must know of the message.
+fn label(envelope: &v1::Envelope, channel: Option<&ChannelName>, overflow: Overflow, catalogue: &Catalogue) -> Label {
+    let mut label = Label {
+        channel: channel.cloned(),
+        offset: envelope.offset,
+        id: hash(&envelope.id),
+        overflow,
+        key: 0,
+        priority: v1::Priority::Normal,
+    };
+    let Some(kind) = catalogue.get(&envelope.message_type) else { return label };
+    let Some(queueing) = kind.queueing() else { return label };
+    label.overflow = queueing.overflow.unwrap_or(overflow);
+    label.priority = queueing.priority;
+    if label.overflow == Overflow::Conflate {
+        label.key = kind.conflation_key(&envelope.payload).unwrap_or(0);
+    }
+    label
+}
+
+/// FNV-1a: the same on every node, whatever its version, since nodes compare what they have delivered by it.
+fn hash(id: &str) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    id.bytes().fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 /// How long ago `time` was; `None` if the clocks of two nodes disagree so much that it is to come.
 fn since(time: &prost_types::Timestamp) -> Option<Duration> {
     let time = SystemTime::try_from(*time).ok()?;
     SystemTime::now().duration_since(time).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_an_id_is_the_published_one() {
+        // From the list of the algorithm's authors.
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+    }
 }

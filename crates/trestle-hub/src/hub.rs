@@ -1,27 +1,30 @@
-//! Joining and leaving.
+//! Arriving, joining and leaving.
 //!
 //! What always holds: a room exists exactly while somebody has a seat in it; its subject is listened to before its first
 //! member is told so; a seat is given back by dropping it, wherever its owner was when it ended.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::{task::AbortHandle, time::timeout};
-use trestle_bus::{BusError, Fabric};
-use trestle_codec::Encoded;
+use tokio::{sync::Semaphore, time::timeout};
+use trestle_auth::Channels;
+use trestle_bus::{BusError, Fabric, Heard, Subscription};
 use trestle_schema::Schemas;
 use trestle_telemetry::trace::Tracer;
-use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, UserId};
+use trestle_wire::{ChannelName, GroupName, NodeId, Refusal, SessionId, Subjects, UserId, v1::server_frame::Frame};
 
 use crate::{
-    Audience, Member,
+    Audience, Member, Presence, Seat,
+    control::CONTROLS_MAX,
+    fanout::{Parcel, send},
     listen::Core,
     metrics::Metrics,
     room::{Pump, Room},
+    seat::Reserved,
 };
 
-/// How long a client waits for a channel: the store's time limit of 3 s, and a second for the subscription itself.
+/// How long a client waits for a room: the store's time limit of 3 s, and a second for the subscription itself.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What the hub is made of.
@@ -34,6 +37,10 @@ pub struct Parts<'a> {
     pub fabric: Fabric,
     /// The types in use.
     pub schemas: Schemas,
+    /// What holds for channels: history, and what becomes of what finds no room.
+    pub channels: Arc<Channels>,
+    /// Bytes that may wait for one client: half of them is the most that a page of history has.
+    pub outbox_bytes_max: usize,
     /// Spans for messages.
     pub tracer: Tracer,
     /// Where its metrics are registered.
@@ -42,18 +49,9 @@ pub struct Parts<'a> {
 
 /// The rooms of one node.
 pub struct Hub {
-    core: Arc<Core>,
-    rooms: Mutex<HashMap<Audience, Entry>>,
-    /// The room of everyone, whose seat the hub keeps so that it never closes.
-    everyone: Arc<Room>,
+    pub(crate) core: Arc<Core>,
     /// Ends the listening that lasts as long as the hub.
     _pumps: Vec<Pump>,
-}
-
-struct Entry {
-    room: Arc<Room>,
-    /// Seats given out; the room goes with the last.
-    seats: usize,
 }
 
 impl Hub {
@@ -67,74 +65,96 @@ impl Hub {
             subjects: parts.subjects,
             fabric: parts.fabric,
             schemas: parts.schemas,
+            channels: parts.channels,
+            page_bytes_max: parts.outbox_bytes_max / 2,
             tracer: parts.tracer,
             metrics: Metrics::register(parts.registry),
             sessions: Mutex::default(),
+            rooms: Mutex::default(),
+            everyone: Arc::new(Room::plain(Audience::Everyone)),
+            budget: Arc::default(),
+            selectors: Mutex::default(),
+            controls: Arc::new(Semaphore::new(CONTROLS_MAX)),
         });
-        let pushes = core.fabric.bus.subscribe(&core.subjects.sessions_of(&core.node), None).await?;
-        let everyone = Arc::new(Room::new(Audience::Everyone, false));
-        let (all, _) = core.open(&everyone).await?;
+        let (bus, subjects) = (&core.fabric.bus, &core.subjects);
+        let sessions = bus.subscribe(&subjects.sessions_of(&core.node), None).await?;
+        let select = bus.subscribe(&subjects.select(), None).await?;
+        let control = bus.subscribe(&subjects.control(), None).await?;
+        let (all, _) = core.open(&core.everyone).await?;
         let pumps = vec![
-            spawn(Arc::clone(&core).pump_sessions(pushes)),
-            spawn(Arc::clone(&core).pump(Arc::clone(&everyone), all)),
+            spawn(Arc::clone(&core).pump_sessions(sessions)),
+            spawn(Arc::clone(&core).pump_selected(select)),
+            spawn(Arc::clone(&core).pump_control(control)),
+            spawn(Arc::clone(&core).pump(Arc::clone(&core.everyone), all)),
         ];
-        Ok(Arc::new(Self { core, rooms: Mutex::default(), everyone, _pumps: pumps }))
+        Ok(Arc::new(Self { core, _pumps: pumps }))
     }
 
-    /// Takes in an admitted session: from now on pushes to it, to its user and to everyone reach it.
+    /// Takes in an admitted session: from now on pushes to it, to its user, to everyone and by its tags reach it, and what
+    /// is to be done with it. A session that another node began is listened for on subjects of its own.
     ///
     /// # Errors
-    /// `bus_away` if the subject of its user cannot be listened to.
+    /// `bus_away` if a subject cannot be listened to.
     pub async fn arrive(self: &Arc<Self>, member: &Arc<Member>, user: Option<&UserId>) -> Result<Presence, Refusal> {
-        let seat = match user {
-            Some(user) => Some(self.seat(member, Audience::User(user.clone()), false, |_| None).await?),
+        let user = match user {
+            Some(user) => Some(self.sit(member, Audience::User(user.clone())).await?),
             None => None,
         };
-        self.core.sessions.lock().insert(member.session.clone(), Arc::clone(member));
-        self.everyone.inside(|inside| inside.enter(Arc::clone(member)));
-        self.core.metrics.connected_users.inc();
-        Ok(Presence { hub: Arc::clone(self), member: Arc::clone(member), _user: seat })
+        let moved = match member.session.node() == self.core.node {
+            true => None,
+            false => Some(self.listen_for_moved(&member.session).await?),
+        };
+        Ok(Presence::new(&self.core, member, user, moved))
     }
 
-    /// Takes a seat in `channel`. Once it is in force, the frame that `welcome` makes of the channel's last offset goes
-    /// into the outbox, before the first message.
+    async fn listen_for_moved(&self, session: &SessionId) -> Result<Pump, Refusal> {
+        let (bus, subjects) = (&self.core.fabric.bus, &self.core.subjects);
+        let listening = timeout(JOIN_TIMEOUT, async {
+            let pushes = bus.subscribe(&subjects.session(session), None).await?;
+            Ok((pushes, bus.subscribe(&subjects.session_control(session), None).await?))
+        });
+        let (pushes, control) = listening.await.unwrap_or(Err(BusError::Timeout(JOIN_TIMEOUT)))?;
+        Ok(spawn(Arc::clone(&self.core).pump_moved(session.clone(), pushes, control)))
+    }
+
+    /// Takes a seat among the sessions of `group`.
     ///
     /// # Errors
-    /// `bus_away` or `timeout` if the channel cannot be listened to.
-    pub async fn join(
-        self: &Arc<Self>,
-        member: &Arc<Member>,
-        channel: ChannelName,
-        history: bool,
-        welcome: impl FnOnce(u64) -> Option<Encoded> + Send,
-    ) -> Result<Seat, Refusal> {
-        let seat = self.seat(member, Audience::Channel(channel), history, welcome).await?;
-        self.core.metrics.subscriptions.inc_by(i64::from(seat.taken));
-        Ok(seat)
+    /// `bus_away` or `timeout` if the group's subject cannot be listened to.
+    pub async fn join_group(self: &Arc<Self>, member: &Arc<Member>, group: GroupName) -> Result<Seat, Refusal> {
+        self.sit(member, Audience::Group(group)).await
     }
 
-    async fn seat(
-        self: &Arc<Self>,
-        member: &Arc<Member>,
+    /// Takes a seat among those whom [`Hub::tell_watchers`] tells of `channel`.
+    pub fn watch(self: &Arc<Self>, member: &Arc<Member>, channel: &ChannelName) -> Seat {
+        let reserved = self.core.reserve(Audience::Watchers(channel.clone()), Room::plain);
+        reserved.seat(member, |_| ()).0
+    }
+
+    /// Tells those who watch `channel`, without asking the bus.
+    pub fn tell_watchers(&self, channel: &ChannelName, frame: Frame) {
+        let Some(room) = self.core.room(&Audience::Watchers(channel.clone())) else { return };
+        let (parcel, catalogue) = (Parcel::word(frame), self.core.schemas.current());
+        room.inside(|inside| send(&parcel, inside.members(), &catalogue, &self.core.metrics));
+    }
+
+    async fn sit(&self, member: &Arc<Member>, audience: Audience) -> Result<Seat, Refusal> {
+        let reserved = self.reserve(audience, Room::plain).await?;
+        Ok(reserved.seat(member, |_| ()).0)
+    }
+
+    /// A place in a room whose subject is listened to.
+    pub(crate) async fn reserve(
+        &self,
         audience: Audience,
-        history: bool,
-        welcome: impl FnOnce(u64) -> Option<Encoded> + Send,
-    ) -> Result<Seat, Refusal> {
-        let room = self.reserve(audience, history);
-        // From here on the seat gives the reservation back, also if this future is dropped while it waits.
-        let mut seat =
-            Seat { hub: Arc::clone(self), room: Arc::clone(&room), member: Arc::clone(member), taken: false };
+        room: impl FnOnce(Audience) -> Room,
+    ) -> Result<Reserved, Refusal> {
+        // From here on the reservation is given back by its drop, also if this future is dropped while it waits.
+        let reserved = self.core.reserve(audience, room);
         // Those who wait for a bus that hangs would try it one after the other, each for its whole patience.
-        let open = timeout(JOIN_TIMEOUT, room.open.get_or_try_init(|| self.open_room(&room)));
-        open.await.unwrap_or(Err(BusError::Timeout(JOIN_TIMEOUT))).map_err(Refusal::from)?;
-        room.inside(|inside| {
-            if let Some(frame) = welcome(inside.offset) {
-                // A full outbox closes itself; the connection sees that.
-                let _closed = member.outbox.push(frame);
-            }
-            seat.taken = inside.enter(Arc::clone(member));
-        });
-        Ok(seat)
+        let open = timeout(JOIN_TIMEOUT, reserved.room.open.get_or_try_init(|| self.open_room(&reserved.room)));
+        open.await.unwrap_or(Err(BusError::Timeout(JOIN_TIMEOUT)))?;
+        Ok(reserved)
     }
 
     async fn open_room(&self, room: &Arc<Room>) -> Result<Pump, BusError> {
@@ -143,29 +163,16 @@ impl Hub {
         Ok(spawn(Arc::clone(&self.core).pump(Arc::clone(room), subscription)))
     }
 
-    fn reserve(&self, audience: Audience, history: bool) -> Arc<Room> {
-        let mut rooms = self.rooms.lock();
-        let entry = rooms.entry(audience.clone()).or_insert_with(|| {
-            self.core.metrics.rooms.inc();
-            Entry { room: Arc::new(Room::new(audience, history)), seats: 0 }
-        });
-        entry.seats += 1;
-        Arc::clone(&entry.room)
+    /// The session `id`, if it is on this node.
+    #[must_use]
+    pub fn member(&self, id: &SessionId) -> Option<Arc<Member>> {
+        self.core.sessions.lock().get(id).cloned()
     }
 
-    fn give_back(&self, audience: &Audience) {
-        let mut rooms = self.rooms.lock();
-        let Some(entry) = rooms.get_mut(audience) else { return };
-        entry.seats -= 1;
-        if entry.seats == 0 {
-            self.core.metrics.rooms.dec();
-            if let Some(entry) = rooms.remove(audience) {
-                // The task that listens holds the room, so it has to be ended here.
-                if let Some(pump) = entry.room.open.get() {
-                    pump.0.abort();
-                }
-            }
-        }
+    /// All sessions on this node.
+    #[must_use]
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.core.sessions.lock().values().cloned().collect()
     }
 
     /// Sessions on this node.
@@ -177,47 +184,47 @@ impl Hub {
     /// Subjects that are listened to for clients.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        self.rooms.lock().len()
+        self.core.rooms.lock().keys().filter(|audience| !matches!(audience, Audience::Watchers(_))).count()
+    }
+}
+
+impl Core {
+    /// Listens for `room`, and says from which offset on.
+    async fn open(&self, room: &Room) -> Result<(Subscription, u64), BusError> {
+        let subject = match &room.audience {
+            Audience::Channel(channel) => self.subjects.channel(channel),
+            Audience::User(user) => self.subjects.user(user),
+            Audience::Group(group) => self.subjects.group(group),
+            Audience::Everyone => self.subjects.all(),
+            Audience::Watchers(_) => return Err(BusError::Refused("watchers are told by their own node".into())),
+        };
+        let subscription = self.fabric.bus.subscribe(&subject, None).await?;
+        // After the subscription is in force, so that nothing falls between.
+        let offset = match &room.past {
+            Some(past) => self.last(past).await?,
+            None => 0,
+        };
+        Ok((subscription, offset))
+    }
+
+    /// Carries pushes to a session that another node began, and what is to be done with it.
+    async fn pump_moved(self: Arc<Self>, session: SessionId, mut pushes: Subscription, mut control: Subscription) {
+        loop {
+            tokio::select! {
+                Some(heard) = pushes.next() => match heard {
+                    Heard::Message(message) => self.push_to(&session, message).await,
+                    Heard::Lost(count) => self.lost_pushes("a session", count),
+                },
+                Some(heard) = control.next() => match heard {
+                    Heard::Message(message) => self.control(message).await,
+                    Heard::Lost(count) => tracing::warn!(count, %session, "the bus lost what was to be done"),
+                },
+                else => return,
+            }
+        }
     }
 }
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Pump {
-    let handle: AbortHandle = tokio::spawn(task).abort_handle();
-    Pump(handle)
-}
-
-/// A member's place in a room; dropping it leaves the room.
-#[must_use]
-pub struct Seat {
-    hub: Arc<Hub>,
-    room: Arc<Room>,
-    member: Arc<Member>,
-    /// Whether the member entered the room by this seat, and not by one before.
-    taken: bool,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let sat = self.taken && self.room.inside(|inside| inside.leave(&self.member.session));
-        if sat && matches!(self.room.audience, Audience::Channel(_)) {
-            self.hub.core.metrics.subscriptions.dec();
-        }
-        self.hub.give_back(&self.room.audience);
-    }
-}
-
-/// An admitted session's presence on this node; dropping it ends it.
-#[must_use]
-pub struct Presence {
-    hub: Arc<Hub>,
-    member: Arc<Member>,
-    _user: Option<Seat>,
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.hub.core.sessions.lock().remove(&self.member.session);
-        self.hub.everyone.inside(|inside| inside.leave(&self.member.session));
-        self.hub.core.metrics.connected_users.dec();
-    }
+    Pump(tokio::spawn(task).abort_handle())
 }

@@ -5,20 +5,29 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::OnceCell, task::AbortHandle};
-use trestle_wire::SessionId;
+use tokio::{
+    sync::{Notify, OnceCell},
+    task::AbortHandle,
+};
+use trestle_wire::{ChannelName, SessionId, Subject, v1::Overflow};
 
-use crate::{Audience, Member, Members};
+use crate::{Audience, Member, Members, recall::Recall};
 
 /// The listeners of one audience on this node.
 pub(crate) struct Room {
     pub(crate) audience: Audience,
-    /// Whether the channel keeps a history; never for other audiences.
-    pub(crate) history: bool,
+    /// What becomes of messages that find no room, if their type does not say.
+    pub(crate) overflow: Overflow,
+    /// Where the channel's history is; `None` without one, as for other audiences.
+    pub(crate) past: Option<Box<Past>>,
     /// Set once the room's subject is listened to.
     pub(crate) open: OnceCell<Pump>,
     inside: Mutex<Inside>,
@@ -31,6 +40,31 @@ pub(crate) struct Inside {
     places: HashMap<SessionId, usize>,
     /// Offset of the last message; 0 without history.
     pub(crate) offset: u64,
+    /// What those who come back are given, while some do.
+    pub(crate) recall: Recall,
+}
+
+/// A channel's history.
+pub(crate) struct Past {
+    pub(crate) channel: ChannelName,
+    /// Name of the log it is in.
+    pub(crate) log: String,
+    /// Its subject there.
+    pub(crate) subject: Subject,
+    /// Messages that are kept.
+    pub(crate) size: u64,
+    /// For how long.
+    pub(crate) ttl: Duration,
+    /// Held by the one who reads the log for all that wait to join.
+    pub(crate) reading: tokio::sync::Mutex<()>,
+    /// Whether the room's recall holds anything.
+    pub(crate) recalling: AtomicBool,
+    /// Wakes the room's pump.
+    pub(crate) nudge: Notify,
+    /// Whether the pump is to read on in the log, as somebody knows of more than it has heard.
+    wanting: AtomicBool,
+    /// Told when it has done so.
+    pub(crate) filled: Notify,
 }
 
 /// Ends a room's listening when dropped.
@@ -43,13 +77,55 @@ impl Drop for Pump {
 }
 
 impl Room {
-    pub(crate) fn new(audience: Audience, history: bool) -> Self {
-        Self { audience, history, open: OnceCell::new(), inside: Mutex::default() }
+    pub(crate) fn new(audience: Audience, overflow: Overflow, past: Option<Past>) -> Self {
+        let past = past.map(Box::new);
+        Self { audience, overflow, past, open: OnceCell::new(), inside: Mutex::default() }
+    }
+
+    /// A room of no channel: what is pushed there closes the outbox that has no room, if its type does not say otherwise.
+    pub(crate) fn plain(audience: Audience) -> Self {
+        Self::new(audience, Overflow::Disconnect, None)
+    }
+
+    /// The channel, if it is one's.
+    pub(crate) fn channel(&self) -> Option<&ChannelName> {
+        match &self.audience {
+            Audience::Channel(channel) => Some(channel),
+            Audience::User(_) | Audience::Group(_) | Audience::Everyone | Audience::Watchers(_) => None,
+        }
     }
 
     /// Holds the room still while `look` looks at it.
     pub(crate) fn inside<T>(&self, look: impl FnOnce(&mut Inside) -> T) -> T {
         look(&mut self.inside.lock())
+    }
+}
+
+impl Past {
+    pub(crate) fn new(channel: ChannelName, log: String, subject: Subject, size: u64, ttl: Duration) -> Self {
+        Self {
+            channel,
+            log,
+            subject,
+            size,
+            ttl,
+            reading: tokio::sync::Mutex::default(),
+            recalling: AtomicBool::new(false),
+            nudge: Notify::new(),
+            wanting: AtomicBool::new(false),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Asks the pump to read on; `filled` tells when it has.
+    pub(crate) fn want_more(&self) {
+        self.wanting.store(true, Ordering::Release);
+        self.nudge.notify_one();
+    }
+
+    /// Whether that was asked since the last call.
+    pub(crate) fn wanted_more(&self) -> bool {
+        self.wanting.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -87,7 +163,7 @@ mod tests {
     fn member(number: u128) -> Arc<Member> {
         let session = SessionId::new(&NodeId::parse("n").unwrap(), number);
         let outbox = Outbox::new(OutboxLimits { bytes_max: 1, frames_max: 1 });
-        Arc::new(Member { session, encoding: Encoding::Json, outbox })
+        Arc::new(Member::new(session, Encoding::Json, outbox))
     }
 
     #[test]

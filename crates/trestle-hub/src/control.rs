@@ -1,0 +1,117 @@
+//! What is to be done with sessions: their groups and tags changed, or an end made.
+//!
+//! In: a [`v1::Control`] of the bus. Out: [`Mail`] for each client's task that it concerns, and the number of those that
+//! have done it. A node without any does not answer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+use trestle_bus::{Heard, Message, Subscription};
+use trestle_wire::{
+    GroupName, SessionId, UserId,
+    v1::{self, control::Action, target::Target},
+};
+
+use crate::{Audience, Delivered, Mail, Member, Members, listen::Core};
+
+/// How long clients' tasks may take: each does it between two steps, and a group's subject may have to be subscribed.
+const DONE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most that is under way at once; the bus holds what comes beside. 64 in 2 s at worst, thousands a second at best.
+pub(crate) const CONTROLS_MAX: usize = 64;
+
+impl Core {
+    /// Does what the bus says of several sessions, until it is closed.
+    pub(crate) async fn pump_control(self: Arc<Self>, mut subscription: Subscription) {
+        while let Some(heard) = subscription.next().await {
+            match heard {
+                Heard::Message(message) => self.control(message).await,
+                // Whoever asked hears of too few sessions.
+                Heard::Lost(count) => tracing::warn!(count, "the bus lost what was to be done with sessions"),
+            }
+        }
+    }
+
+    /// Begins to do it, and answers when it is done.
+    pub(crate) async fn control(self: &Arc<Self>, message: Message) {
+        let Some(control) = self.read_as::<v1::Control>(&message) else { return };
+        let (Some(target), Some(action)) = (control.target.and_then(|target| target.target), control.action) else {
+            self.metrics.malformed.inc();
+            return tracing::warn!(subject = %message.subject, "a control without a target or an action");
+        };
+        let members = self.meant(&target);
+        if members.is_empty() {
+            return;
+        }
+        let Ok(one_of_few) = Arc::clone(&self.controls).acquire_owned().await else { return };
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            let delivered = done(post(&members, action)).await;
+            if delivered > 0 {
+                core.answer(message.reply_to, Delivered { delivered, dropped: 0 }).await;
+            }
+            drop(one_of_few);
+        });
+    }
+
+    /// The sessions of this node that `target` means.
+    fn meant(&self, target: &Target) -> Members {
+        let room = |audience: Option<Audience>| {
+            let room = audience.and_then(|audience| self.room(&audience));
+            room.map_or_else(Members::new, |room| room.inside(|inside| inside.members().to_vec()))
+        };
+        let all = |picked: &dyn Fn(&Arc<Member>) -> bool| {
+            self.everyone.inside(|inside| inside.members().iter().filter(|member| picked(member)).cloned().collect())
+        };
+        match target {
+            Target::Session(id) => {
+                let session = SessionId::parse(id).ok();
+                session.and_then(|session| self.sessions.lock().get(&session).cloned()).into_iter().collect()
+            }
+            Target::User(user) => room(UserId::parse(user).ok().map(Audience::User)),
+            Target::Group(group) => room(GroupName::parse(group).ok().map(Audience::Group)),
+            Target::Tags(selector) => match self.selector(selector) {
+                Some(Some(selector)) => all(&|member| selector.matches(&member.facts.lock().tags)),
+                // Without a selector it is for everyone, which is another target.
+                Some(None) | None => Members::new(),
+            },
+            Target::Everyone(v1::Everyone { except_sessions }) => {
+                all(&|member| !except_sessions.iter().any(|except| except == member.session.as_str()))
+            }
+            // Nobody's sessions.
+            Target::Channel(_) | Target::Inbox(_) => Members::new(),
+        }
+    }
+}
+
+/// Tells each of `members`. Those that change something will say when it is in force; for an end no word is awaited.
+fn post(members: &[Arc<Member>], action: Action) -> (u32, Vec<oneshot::Receiver<()>>) {
+    let (mut posted, mut told) = (0, Vec::new());
+    for member in members {
+        // A mailbox that is full or closed gives it back, and drops `done`.
+        match &action {
+            Action::Update(change) => {
+                let (done, hears) = oneshot::channel();
+                let _not_told = member.mail.post(Mail::Update { change: change.clone(), done });
+                told.push(hears);
+            }
+            Action::Kick(kick) => {
+                posted += u32::from(member.mail.post(Mail::Kick { reason: kick.reason.clone() }).is_ok());
+            }
+        }
+    }
+    (posted, told)
+}
+
+/// How many have done it in time.
+async fn done((posted, told): (u32, Vec<oneshot::Receiver<()>>)) -> u32 {
+    let (mut count, end) = (posted, Instant::now() + DONE_TIMEOUT);
+    for one in told {
+        if matches!(timeout_at(end, one).await, Ok(Ok(()))) {
+            count += 1;
+        }
+    }
+    count
+}

@@ -1,0 +1,349 @@
+//! What a room remembers while sessions come back to it: the messages that they missed, read once for all of them.
+//!
+//! A [`Stretch`] is a piece of a channel's history without a hole. The *tail* is the stretch that ends with the last
+//! message the room has heard: it grows with what is heard live, so that whoever is given all of it may enter the room. A
+//! *segment* is a stretch that ends before, in a history that is too large to be held whole.
+//!
+//! What always holds: a stretch has every message of the log between its ends; what the log had lost before it was read
+//! is known as such; all that is remembered on a node is bounded by [`BYTES_MAX`], and in one room by
+//! [`ROOM_BYTES_MAX`] and [`ROOM_MESSAGES_MAX`].
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+use trestle_codec::Since;
+use trestle_wire::v1::{self, GapReason};
+
+use crate::fanout::Parcel;
+
+/// How long a tail is kept after somebody was last given something of it.
+pub(crate) const KEPT: Duration = Duration::from_secs(5);
+/// Most messages that are read at once for those who join; smaller histories are read whole.
+pub(crate) const READ_MESSAGES_MAX: usize = 1024;
+/// Most bytes of them: 1,024 messages of 4 KiB.
+pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
+/// Most messages in a tail: a history that was read whole, and as many live ones.
+const ROOM_MESSAGES_MAX: usize = 2 * READ_MESSAGES_MAX;
+/// Most bytes in a tail, encoded messages included.
+const ROOM_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
+/// Most bytes that all rooms of a node remember. 64 MiB: a storm that resumes 3,000 channels with 100 messages of 200 bytes.
+const BYTES_MAX: usize = 64 << 20;
+/// Messages given to one member at a time, with the room held still: a few microseconds.
+const STINT_MESSAGES_MAX: usize = 256;
+/// Bytes given at a time, as a member that waits for room in its outbox holds them: as many as a default outbox.
+const STINT_BYTES_MAX: usize = 256 << 10;
+/// What a message takes beside its bytes, about.
+const MESSAGE_BYTES: usize = 400;
+
+/// Bytes that all rooms of a node remember.
+#[derive(Default)]
+pub(crate) struct Budget(AtomicUsize);
+
+/// A message of a channel that somebody may have missed.
+pub(crate) struct Recalled {
+    pub(crate) offset: u64,
+    pub(crate) parcel: Parcel,
+    bytes: usize,
+}
+
+/// A piece of a channel's history without a hole.
+pub(crate) struct Stretch {
+    /// It has all that the log has after this offset; 0: all that is kept.
+    from: u64,
+    /// Before this one, messages may have been removed from the log; all after it are here.
+    after: u64,
+    /// It ends here.
+    until: u64,
+    /// When it was read.
+    read: SystemTime,
+    /// Whether the log had as many messages as it keeps, so that older ones may have been removed however young.
+    full: bool,
+    messages: VecDeque<Arc<Recalled>>,
+    bytes: usize,
+    budget: Arc<Budget>,
+}
+
+/// What was found in a log.
+pub(crate) struct Found {
+    /// What was asked for: everything after this offset.
+    pub(crate) from: u64,
+    /// The first message that was there, whether it can be read or not; `None` if there was none up to `until`.
+    pub(crate) first: Option<u64>,
+    /// How far it was read.
+    pub(crate) until: u64,
+    /// Whether the log had as many messages as it keeps.
+    pub(crate) full: bool,
+    pub(crate) messages: Vec<Arc<Recalled>>,
+}
+
+/// Where a member wants to begin.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) since: Since,
+    /// Whether it was here a short while ago, less than messages are kept: only a full history has lost what it missed.
+    pub(crate) resumed: bool,
+    /// For how long messages are kept.
+    pub(crate) ttl: Duration,
+}
+
+/// Where a member begins, and what it does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// The first message is the one after this offset.
+    pub(crate) after: u64,
+    pub(crate) lost: Option<Lost>,
+}
+
+/// Offsets of a channel that a member does not get; 0 where not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) reason: GapReason,
+}
+
+/// The next that a member gets.
+pub(crate) struct Stint {
+    pub(crate) lost: Option<Lost>,
+    pub(crate) messages: Vec<Arc<Recalled>>,
+    /// How far it goes, also if the last message there cannot be read.
+    pub(crate) until: u64,
+}
+
+/// What a room remembers.
+#[derive(Default)]
+pub(crate) struct Recall {
+    tail: Option<Box<Stretch>>,
+    segment: Option<Arc<Stretch>>,
+    used: Option<Instant>,
+}
+
+impl Budget {
+    fn take(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether that is too much.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > BYTES_MAX
+    }
+}
+
+impl Recalled {
+    pub(crate) fn new(offset: u64, parcel: Parcel) -> Self {
+        // Once as it came, and once more for each encoding, of which there mostly is one.
+        let bytes = 2 * parcel.envelope().map_or(0, prost::Message::encoded_len) + MESSAGE_BYTES;
+        Self { offset, parcel, bytes }
+    }
+
+    fn time(&self) -> Option<SystemTime> {
+        SystemTime::try_from(self.parcel.envelope()?.time?).ok()
+    }
+}
+
+impl Stretch {
+    pub(crate) fn new(found: Found, budget: &Arc<Budget>) -> Self {
+        let mut stretch = Self::empty(found.from, found.until, budget);
+        stretch.after = found.first.map_or(found.until, |first| first - 1).max(found.from);
+        stretch.full = found.full;
+        found.messages.into_iter().for_each(|message| stretch.push(message));
+        stretch
+    }
+
+    fn empty(from: u64, until: u64, budget: &Arc<Budget>) -> Self {
+        let (messages, budget) = (VecDeque::new(), Arc::clone(budget));
+        Self { from, after: from, until, read: SystemTime::now(), full: true, messages, bytes: 0, budget }
+    }
+
+    fn push(&mut self, message: Arc<Recalled>) {
+        self.bytes += message.bytes;
+        self.budget.take(message.bytes);
+        self.messages.push_back(message);
+    }
+
+    fn covers(&self, offset: u64) -> bool {
+        (self.from..=self.until).contains(&offset)
+    }
+
+    /// Lets the oldest go while it is too large.
+    fn trim(&mut self) {
+        while self.messages.len() > ROOM_MESSAGES_MAX || self.bytes > ROOM_BYTES_MAX || self.budget.is_over() {
+            let Some(oldest) = self.messages.pop_front() else { return };
+            self.bytes -= oldest.bytes;
+            self.budget.give_back(oldest.bytes);
+            (self.from, self.after) = (oldest.offset, oldest.offset);
+        }
+    }
+
+    /// Where a member begins; `None` if that is not in here.
+    pub(crate) fn begin(&self, asked: Asked) -> Option<Begin> {
+        match asked.since {
+            Since::Now => None,
+            Since::Offset(offset) => self.covers(offset).then(|| self.begin_after(offset, asked.resumed)),
+            Since::Last(count) => self.begin_with_last(count),
+            Since::Time(time) => self.begin_at(time, asked.ttl),
+        }
+    }
+
+    fn begin_after(&self, offset: u64, resumed: bool) -> Begin {
+        // Offset 0 asks for what is kept, and that is here; but who was here before it all began has missed the rest.
+        let kept = offset == 0 && !resumed;
+        let young = resumed && self.from == 0 && !self.full;
+        let lost = (offset < self.after && !kept && !young).then(|| Lost::removed(offset + 1, self.after));
+        Begin { after: offset.max(self.after), lost }
+    }
+
+    fn begin_with_last(&self, count: u32) -> Option<Begin> {
+        let before = self.messages.len().checked_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        let after = match before {
+            Some(0) => self.messages.front().map_or(self.until, |first| first.offset - 1),
+            Some(before) => self.messages[before - 1].offset,
+            None if self.from == 0 => self.after,
+            None => return None,
+        };
+        Some(Begin { after, lost: None })
+    }
+
+    fn begin_at(&self, time: SystemTime, ttl: Duration) -> Option<Begin> {
+        let older = self.messages.iter().take_while(|message| message.time().is_none_or(|sent| sent < time)).count();
+        if older > 0 {
+            return Some(Begin { after: self.messages[older - 1].offset, lost: None });
+        }
+        if self.from > 0 {
+            return None;
+        }
+        // Nothing older is kept: was there something younger than `time` that is gone?
+        let young = !self.full && self.read.checked_sub(ttl).is_some_and(|oldest| oldest < time);
+        let lost = (self.after > 0 && !young).then(|| Lost::removed(0, self.after));
+        Some(Begin { after: self.after, lost })
+    }
+
+    /// What comes after `offset`; `None` if that is not in here, or it is the end.
+    pub(crate) fn stint(&self, offset: u64) -> Option<Stint> {
+        if !self.covers(offset) || offset == self.until {
+            return None;
+        }
+        let lost = (offset < self.after).then(|| Lost::removed(offset + 1, self.after));
+        let start = self.messages.partition_point(|message| message.offset <= offset);
+        let mut bytes = 0;
+        let fits = |message: &&Arc<Recalled>| {
+            let first = bytes == 0;
+            bytes += message.bytes;
+            first || bytes <= STINT_BYTES_MAX
+        };
+        let some = self.messages.range(start..).take(STINT_MESSAGES_MAX).take_while(fits);
+        let messages: Vec<_> = some.cloned().collect();
+        let rest = start + messages.len() < self.messages.len();
+        let until = messages.last().filter(|_| rest).map_or(self.until, |last| last.offset);
+        Some(Stint { lost, messages, until })
+    }
+}
+
+impl Drop for Stretch {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+impl Lost {
+    /// The history no longer has them.
+    pub(crate) fn removed(from: u64, to: u64) -> Self {
+        Self { from, to, reason: GapReason::Retention }
+    }
+
+    /// Nobody knows which.
+    pub(crate) fn unknown(reason: GapReason) -> Self {
+        Self { from: 0, to: 0, reason }
+    }
+
+    /// As it is told to those who listen to `channel`.
+    pub(crate) fn gap(self, channel: &str) -> v1::Gap {
+        v1::Gap { channel: channel.to_owned(), from: self.from, to: self.to, count: 0, reason: self.reason.into() }
+    }
+}
+
+impl Recall {
+    /// Begins to remember what is heard after `offset`, unless it does, and says after which offset it does.
+    pub(crate) fn collect(&mut self, offset: u64, budget: &Arc<Budget>) -> u64 {
+        self.used = Some(Instant::now());
+        self.tail.get_or_insert_with(|| Box::new(Stretch::empty(offset, offset, budget))).from
+    }
+
+    /// Whether what is heard is to be remembered.
+    pub(crate) fn collects(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// Takes a message that was heard.
+    pub(crate) fn heard(&mut self, message: Recalled) {
+        let Some(tail) = &mut self.tail else { return };
+        tail.until = message.offset;
+        tail.push(Arc::new(message));
+        tail.trim();
+    }
+
+    /// Notes that a message at `offset` was heard that cannot be read.
+    pub(crate) fn passed(&mut self, offset: u64) {
+        if let Some(tail) = &mut self.tail {
+            tail.until = offset;
+        }
+    }
+
+    /// Takes what was read: in front of the tail if it reaches that.
+    pub(crate) fn install(&mut self, stretch: &Arc<Stretch>) {
+        match &mut self.tail {
+            Some(tail) if stretch.from >= tail.from => {}
+            Some(tail) if tail.covers(stretch.until) => {
+                let read = stretch.messages.iter().filter(|message| message.offset <= tail.from);
+                let mut whole = Stretch::empty(stretch.from, tail.until, &stretch.budget);
+                (whole.after, whole.full, whole.read) = (stretch.after, stretch.full, stretch.read);
+                read.chain(&tail.messages).for_each(|message| whole.push(Arc::clone(message)));
+                **tail = whole;
+                tail.trim();
+            }
+            _ => self.segment = Some(Arc::clone(stretch)),
+        }
+    }
+
+    /// Where a member begins; `None` if that is to be looked up in the log.
+    pub(crate) fn begin(&mut self, asked: Asked) -> Option<Begin> {
+        let segment = self.segment.as_ref().filter(|_| matches!(asked.since, Since::Offset(_)));
+        let tail = self.tail.as_ref().and_then(|tail| tail.begin(asked));
+        let begin = tail.or_else(|| segment.and_then(|segment| segment.begin(asked)));
+        if begin.is_some() {
+            self.used = Some(Instant::now());
+        }
+        begin
+    }
+
+    /// What a member that has got everything up to `offset` gets next; `None` if that is to be read.
+    pub(crate) fn stint(&mut self, offset: u64) -> Option<Stint> {
+        let tail = self.tail.as_ref().and_then(|tail| tail.stint(offset));
+        let stint = tail.or_else(|| self.segment.as_ref().and_then(|segment| segment.stint(offset)));
+        if stint.is_some() {
+            self.used = Some(Instant::now());
+        }
+        stint
+    }
+
+    /// Forgets everything: what was heard next does not follow on what is here.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When it has been of no use for long enough; `None` if there is nothing.
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        Some(self.used? + KEPT)
+    }
+}

@@ -1,138 +1,83 @@
-//! The bounded queue between the task that reads the socket and a program that may not be reading.
+//! A user's inbox: what waits there until some device of the user has acked it.
 
 use std::{
-    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
-use trestle_wire::v1;
+use futures_util::Stream;
+use trestle_wire::v1::{self, client_frame::Frame as Ask};
 
-/// What waits in an inbox, and can be missing from it.
-pub(crate) trait Item: Send + 'static {
-    /// What is missing without this item.
-    fn missing(&self) -> v1::Gap;
-    /// The item that tells of it.
-    fn gap(gap: v1::Gap) -> Self;
+use crate::{Error, Event, Subscription, Typed, asks::Repeat, client::Shared};
+
+/// The messages of the user's inbox, in order. A [`Stream`] that ends with the client.
+///
+/// Each comes at least once to some device of the user: it comes again, to this or another one, until it is acked.
+///
+/// ```no_run
+/// # use trestle_client::{Client, Error, Event};
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let mut inbox = client.inbox().await?;
+/// while let Some(event) = inbox.next().await {
+///     if let Event::Message(message) = event {
+///         println!("{}", message.message_type);
+///         inbox.ack(message.offset).await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Inbox {
+    subscription: Subscription,
+    shared: Arc<Shared>,
 }
 
-/// A queue for one reader. The writer never waits and the reader always learns what was not kept.
-pub(crate) struct Inbox<T> {
-    max: usize,
-    state: Mutex<State<T>>,
-    reader: AtomicWaker,
-}
-
-struct State<T> {
-    queue: VecDeque<T>,
-    /// What came after the queue and was not kept; its place is the end of the queue.
-    missing: Option<v1::Gap>,
-    ended: bool,
-}
-
-impl<T: Item> Inbox<T> {
-    pub(crate) fn new(max: usize) -> Self {
-        let state = State { queue: VecDeque::new(), missing: None, ended: false };
-        Self { max, state: Mutex::new(state), reader: AtomicWaker::new() }
+impl Inbox {
+    pub(crate) fn new(subscription: Subscription, shared: Arc<Shared>) -> Self {
+        Self { subscription, shared }
     }
 
-    /// Puts `item` at the end, or counts it as missing when there is no room.
-    pub(crate) fn offer(&self, item: T) {
-        let mut state = self.state.lock();
-        if state.ended {
-            return;
-        }
-        let gap = state.missing.take();
-        if state.queue.len() + usize::from(gap.is_some()) >= self.max {
-            state.missing = Some(merge(gap, item.missing()));
-        } else {
-            state.queue.extend(gap.map(T::gap));
-            state.queue.push_back(item);
-        }
-        drop(state);
-        self.reader.wake();
+    /// The next message or gap; `None` after the client has ended. Nothing is lost if this is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.subscription.next().await
     }
 
-    /// Nothing comes any more; what is queued can still be read.
-    pub(crate) fn end(&self) {
-        self.state.lock().ended = true;
-        self.reader.wake();
+    /// [`next`](Self::next), with a message as one of type `M`.
+    pub async fn next_as<M: prost::Message + prost::Name + Default>(&mut self) -> Option<Typed<M>> {
+        self.subscription.next_as().await
     }
 
-    /// The next item; `None` after the end.
-    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        self.reader.register(context.waker());
-        let mut state = self.state.lock();
-        let item = state.queue.pop_front().or_else(|| state.missing.take().map(T::gap));
-        match item {
-            Some(item) => Poll::Ready(Some(item)),
-            None if state.ended => Poll::Ready(None),
-            None => Poll::Pending,
-        }
+    /// The user is done with everything up to this offset: no device of the user gets it again. Repeated until the gateway
+    /// has taken it or [`Options::retry_for`](crate::Options::retry_for) is over.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Timeout`] and [`Error::Closed`]: it may come again.
+    pub async fn ack(&self, offset: u64) -> Result<(), Error> {
+        let ack = v1::ClientAck { received: 0, inbox_offset: offset };
+        self.shared.ask(Ask::Ack(ack), Repeat::Always).await.map(|_| ())
+    }
+
+    /// Listens to it no longer; what was not acked stays.
+    ///
+    /// # Errors
+    /// As [`Subscription::unsubscribe`].
+    pub async fn unsubscribe(self) -> Result<(), Error> {
+        self.subscription.unsubscribe().await
     }
 }
 
-/// Two neighbouring gaps as one. Offsets are known only if they are of one channel and both have them.
-fn merge(before: Option<v1::Gap>, next: v1::Gap) -> v1::Gap {
-    let Some(before) = before else { return next };
-    let count = if before.count == 0 || next.count == 0 { 0 } else { before.count + next.count };
-    if before.channel != next.channel {
-        return v1::Gap { channel: String::new(), from: 0, to: 0, count, reason: before.reason };
+impl Stream for Inbox {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        Pin::new(&mut self.subscription).poll_next(context)
     }
-    let known = before.from != 0 && next.to != 0;
-    v1::Gap { from: if known { before.from } else { 0 }, to: if known { next.to } else { 0 }, count, ..before }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use super::*;
-    use crate::Event;
-
-    fn message(offset: u64) -> Event {
-        Event::Message(v1::Envelope { channel: "room:1".into(), offset, ..Default::default() })
-    }
-
-    fn gap(from: u64, to: u64, count: u64) -> Event {
-        let reason = v1::GapReason::Slow.into();
-        Event::Gap(v1::Gap { channel: "room:1".into(), from, to, count, reason })
-    }
-
-    async fn next(inbox: &Inbox<Event>) -> Option<Event> {
-        poll_fn(|context| inbox.poll_next(context)).await
-    }
-
-    #[tokio::test]
-    async fn what_had_no_room_is_told_in_its_place() {
-        let inbox = Inbox::new(2);
-        (1..=5).for_each(|offset| inbox.offer(message(offset)));
-        assert_eq!(next(&inbox).await, Some(message(1)));
-        assert_eq!(next(&inbox).await, Some(message(2)));
-        inbox.offer(message(6)); // one place for the gap, one for this
-        assert_eq!(next(&inbox).await, Some(gap(3, 5, 3)));
-        assert_eq!(next(&inbox).await, Some(message(6)));
-    }
-
-    #[tokio::test]
-    async fn a_gap_is_told_though_nothing_comes_after_it() {
-        let inbox = Inbox::new(1);
-        (1..=3).for_each(|offset| inbox.offer(message(offset)));
-        inbox.end();
-        inbox.offer(message(4));
-        assert_eq!(next(&inbox).await, Some(message(1)));
-        assert_eq!(next(&inbox).await, Some(gap(2, 3, 2)));
-        assert_eq!(next(&inbox).await, None);
-    }
-
-    #[test]
-    fn a_gap_of_unknown_size_stays_unknown() {
-        let known = v1::Gap { channel: "a".into(), from: 3, to: 4, count: 2, reason: 1 };
-        let unknown = v1::Gap { channel: "a".into(), reason: 1, ..Default::default() };
-        assert_eq!(merge(Some(known.clone()), unknown.clone()), unknown);
-        let elsewhere = v1::Gap { channel: "b".into(), ..known.clone() };
-        let both = v1::Gap { count: 4, reason: 1, ..Default::default() };
-        assert_eq!(merge(Some(known), elsewhere), both);
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
     }
 }

@@ -16,12 +16,12 @@ use trestle_wire::v1;
 
 use crate::{
     Closed, Error, Options,
-    connection::{Connection, Listener},
-    inbox::{Inbox, Item},
-    wire::Json,
+    backlog::{Backlog, Item},
+    connection::{Connection, Terms},
 };
 
-/// A session with the gateway in JSON.
+/// A session with the gateway in JSON, over one connection: it ends with that, [`Reconnect`](crate::Reconnect) is the
+/// business of the [`Client`](crate::Client).
 ///
 /// ```no_run
 /// use serde_json::json;
@@ -38,7 +38,7 @@ use crate::{
 /// # }
 /// ```
 pub struct JsonClient {
-    connection: Connection<Json>,
+    connection: Connection,
     connected: JsonFrame,
     frames: Mutex<Option<JsonFrames>>,
 }
@@ -49,20 +49,14 @@ impl JsonClient {
     /// # Errors
     /// As [`Client::connect`](crate::Client::connect).
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
-        let unasked = Arc::new(Inbox::new(options.queue_messages_max));
-        let connection = Connection::<Json>::open(url, &options, unasked.clone()).await?;
-        let connect = Map::from_iter([("connect".to_owned(), json!({"token": options.token}))]);
-        let connected = connection.ask_for(connect, options.connect_timeout).await?;
-        if let Some(error) = connected.error() {
-            return Err(Error::Refused(error));
-        }
-        let Some(Value::Object(session)) = connected.value.get("connected") else {
-            return Err(Error::Unexpected { expected: "connected" });
+        let unasked = Arc::new(Backlog::new(options.queue_messages_max));
+        let token = match &options.token {
+            Some(token) => Some(token.get().await.map_err(Error::Token)?),
+            None => None,
         };
-        let ping_interval = session.get("pingInterval").and_then(Value::as_str).and_then(span).unwrap_or_default();
-        let frame_bytes_max = session.get("frameBytesMax").and_then(Value::as_u64);
-        connection.settle(ping_interval, frame_bytes_max.and_then(|max| max.try_into().ok()).unwrap_or_default());
-        Ok(Self { connection, connected, frames: Mutex::new(Some(JsonFrames { inbox: unasked })) })
+        let connect = Map::from_iter([("connect".to_owned(), json!({"token": token}))]);
+        let (connection, connected) = Connection::open(url, &options, connect, unasked.clone(), terms).await?;
+        Ok(Self { connection, connected, frames: Mutex::new(Some(JsonFrames { backlog: unasked })) })
     }
 
     /// The gateway's `connected` frame.
@@ -192,26 +186,16 @@ impl Item for JsonFrame {
     }
 }
 
-impl Listener<JsonFrame> for Inbox<JsonFrame> {
-    fn hear(&self, frame: JsonFrame) {
-        self.offer(frame);
-    }
-
-    fn end(&self) {
-        Inbox::end(self);
-    }
-}
-
 /// Frames that come unasked: deliveries, gaps, and errors of frames without an id. A [`Stream`] that ends with the
 /// connection.
 pub struct JsonFrames {
-    inbox: Arc<Inbox<JsonFrame>>,
+    backlog: Arc<Backlog<JsonFrame>>,
 }
 
 impl JsonFrames {
     /// The next one; `None` after the connection has ended. Nothing is lost if this is dropped.
     pub async fn next(&mut self) -> Option<JsonFrame> {
-        poll_fn(|context| self.inbox.poll_next(context)).await
+        poll_fn(|context| self.backlog.poll_next(context)).await
     }
 }
 
@@ -219,7 +203,7 @@ impl Stream for JsonFrames {
     type Item = JsonFrame;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JsonFrame>> {
-        self.inbox.poll_next(context)
+        self.backlog.poll_next(context)
     }
 }
 
@@ -232,4 +216,18 @@ impl fmt::Debug for JsonFrames {
 /// A span of time as JSON has it, such as `25s`.
 fn span(text: &str) -> Option<Duration> {
     text.parse::<prost_types::Duration>().ok()?.try_into().ok()
+}
+
+/// What the gateway says of itself in `connected`.
+fn terms(connected: &JsonFrame) -> Result<Terms, Error> {
+    if let Some(error) = connected.error() {
+        return Err(Error::Refused(error));
+    }
+    let Some(Value::Object(session)) = connected.value.get("connected") else {
+        return Err(Error::Unexpected { expected: "connected" });
+    };
+    let ping_interval = session.get("pingInterval").and_then(Value::as_str).and_then(span).unwrap_or_default();
+    let frame_bytes_max = session.get("frameBytesMax").and_then(Value::as_u64).filter(|max| *max > 0);
+    let frame_bytes_max = frame_bytes_max.and_then(|max| max.try_into().ok()).unwrap_or(usize::MAX);
+    Ok(Terms { ping_interval, frame_bytes_max })
 }

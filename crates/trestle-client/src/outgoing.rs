@@ -11,6 +11,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outgoing {
     envelope: v1::Envelope,
+    idempotent: bool,
 }
 
 impl Outgoing {
@@ -23,7 +24,7 @@ impl Outgoing {
             payload: payload.into(),
             ..Default::default()
         };
-        Self { envelope }
+        Self { envelope, idempotent: false }
     }
 
     /// A message from its generated type.
@@ -57,6 +58,18 @@ impl Outgoing {
     #[must_use]
     pub fn traceparent(self, traceparent: impl Into<String>) -> Self {
         self.header("traceparent", traceparent)
+    }
+
+    /// Says that asking twice does no harm: a request whose answer was lost is then repeated. Messages that are sent or
+    /// published need no such word, their id keeps them from being done twice.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.idempotent
     }
 
     /// The envelope as it goes out.

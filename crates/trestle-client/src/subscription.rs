@@ -11,20 +11,21 @@ use std::{
 use futures_util::Stream;
 use trestle_wire::v1;
 
-use crate::{Error, Event, client::Shared, inbox::Inbox};
+use crate::{Error, Event, Typed, backlog::Backlog, client::Shared};
 
-/// The messages of one channel, in order. A [`Stream`] that ends with the connection; dropped, it leaves the channel.
+/// The messages of one channel, each once and in order, over as many connections as it takes. What is missing is told by
+/// [`Event::Gap`]. A [`Stream`] that ends with the client; dropped, it leaves the channel.
 pub struct Subscription {
     channel: String,
     subscribed: v1::Subscribed,
-    inbox: Arc<Inbox<Event>>,
+    backlog: Arc<Backlog<Event>>,
     /// `None` once it has left.
     shared: Option<Arc<Shared>>,
 }
 
 impl Subscription {
-    pub(crate) fn new(channel: &str, inbox: Arc<Inbox<Event>>, shared: Arc<Shared>) -> Self {
-        Self { channel: channel.to_owned(), subscribed: v1::Subscribed::default(), inbox, shared: Some(shared) }
+    pub(crate) fn new(channel: &str, backlog: Arc<Backlog<Event>>, shared: Arc<Shared>) -> Self {
+        Self { channel: channel.to_owned(), subscribed: v1::Subscribed::default(), backlog, shared: Some(shared) }
     }
 
     pub(crate) fn joined(&mut self, subscribed: v1::Subscribed) {
@@ -33,9 +34,7 @@ impl Subscription {
 
     /// It never came to be: no need to leave.
     pub(crate) fn forget(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.forget(&self.channel, &self.inbox);
-        }
+        self.shared = None;
     }
 
     /// The channel.
@@ -50,9 +49,20 @@ impl Subscription {
         self.subscribed.offset
     }
 
-    /// The next message or gap; `None` after the connection has ended. Nothing is lost if this is dropped.
+    /// Whether everything since the place that was asked for follows; if not, a gap says what is missing.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.subscribed.recovered
+    }
+
+    /// The next message or gap; `None` after the client has ended. Nothing is lost if this is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        poll_fn(|context| self.inbox.poll_next(context)).await
+        poll_fn(|context| self.backlog.poll_next(context)).await
+    }
+
+    /// [`next`](Self::next), with a message as one of type `M`.
+    pub async fn next_as<M: prost::Message + prost::Name + Default>(&mut self) -> Option<Typed<M>> {
+        self.next().await.map(Event::decode)
     }
 
     /// Leaves the channel and waits until the gateway says so.
@@ -60,9 +70,8 @@ impl Subscription {
     /// # Errors
     /// [`Error::Timeout`] and [`Error::Closed`]; the subscription is gone all the same.
     pub async fn unsubscribe(mut self) -> Result<(), Error> {
-        let Some(shared) = self.shared.take() else { return Ok(()) };
-        match shared.leave(&self.channel, &self.inbox).await? {
-            Some(leaving) => shared.left(leaving).await,
+        match self.shared.take() {
+            Some(shared) => shared.leave(std::mem::take(&mut self.channel), self.backlog.clone()).await,
             None => Ok(()),
         }
     }
@@ -72,19 +81,15 @@ impl Stream for Subscription {
     type Item = Event;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.inbox.poll_next(context)
+        self.backlog.poll_next(context)
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let Some(shared) = self.shared.take() else { return };
-        let (channel, inbox) = (std::mem::take(&mut self.channel), self.inbox.clone());
-        let runtime = shared.runtime().clone();
-        runtime.spawn(async move {
-            // Nobody is there to be told, and waiting for the answer would keep the connection open.
-            let _ = shared.leave(&channel, &inbox).await;
-        });
+        if let Some(shared) = self.shared.take() {
+            shared.let_go(std::mem::take(&mut self.channel), self.backlog.clone());
+        }
     }
 }
 
@@ -94,20 +99,20 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Messages pushed to this session, its user or everyone, and faults that belong to no frame. A [`Stream`] that ends
-/// with the connection.
+/// Messages pushed to this session, its user, its groups or everyone, and faults that belong to no frame. A [`Stream`] that ends
+/// with the client.
 pub struct Deliveries {
-    inbox: Arc<Inbox<Event>>,
+    backlog: Arc<Backlog<Event>>,
 }
 
 impl Deliveries {
-    pub(crate) fn new(inbox: Arc<Inbox<Event>>) -> Self {
-        Self { inbox }
+    pub(crate) fn new(backlog: Arc<Backlog<Event>>) -> Self {
+        Self { backlog }
     }
 
-    /// The next one; `None` after the connection has ended. Nothing is lost if this is dropped.
+    /// The next one; `None` after the client has ended. Nothing is lost if this is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        poll_fn(|context| self.inbox.poll_next(context)).await
+        poll_fn(|context| self.backlog.poll_next(context)).await
     }
 }
 
@@ -115,7 +120,7 @@ impl Stream for Deliveries {
     type Item = Event;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.inbox.poll_next(context)
+        self.backlog.poll_next(context)
     }
 }
 

@@ -74,7 +74,7 @@ async fn what_is_no_gateway_is_told_apart() {
     };
     let (client, ()) = tokio::join!(Client::connect(&gateway.url, Options::default()), refuse);
     match client {
-        Err(Error::Upgrade { status: 403, body }) => assert_eq!(body, "origin_denied"),
+        Err(Error::Upgrade { status: 403, body, retry_after: None }) => assert_eq!(body, "origin_denied"),
         other => panic!("{other:?}"),
     }
 
@@ -135,7 +135,7 @@ async fn each_subscription_gets_its_channel_and_pushes_go_their_own_way() {
     let (client, mut peer) = gateway.client(Options::default()).await;
     let mut one = subscribed(&client, &mut peer, "room:1").await;
     let mut two = subscribed(&client, &mut peer, "room:2").await;
-    let mut again = subscribed(&client, &mut peer, "room:2").await;
+    let mut again = client.subscribe("room:2").await.expect("the same channel");
     let mut pushes = client.deliveries().expect("the first to ask");
     assert!(client.deliveries().is_none());
     assert_eq!(one.offset(), 6);
@@ -143,13 +143,13 @@ async fn each_subscription_gets_its_channel_and_pushes_go_their_own_way() {
     let gap = v1::Gap { channel: "room:1".into(), from: 8, to: 9, count: 2, reason: v1::GapReason::Failover.into() };
     let told = v1::ServerFrame { reply_to: 0, frame: Some(Frame::Gap(gap.clone())) };
     let fault = v1::ServerFrame { reply_to: 0, frame: Some(refusal("too_many_faults")) };
-    peer.send(vec![delivery("room:1", 7), delivery("room:2", 1), told, delivery("room:9", 5)]).await;
+    peer.send(vec![delivery("room:1", 7), delivery("room:2", 9), told, delivery("room:9", 5)]).await;
     peer.send(vec![delivery("room:1", 10), delivery("", 3), fault]).await;
 
     assert_eq!(offset(one.next().await), 7);
     assert_eq!(one.next().await, Some(Event::Gap(gap)));
     assert_eq!(offset(one.next().await), 10);
-    assert_eq!((offset(two.next().await), offset(again.next().await)), (1, 1));
+    assert_eq!((offset(two.next().await), offset(again.next().await)), (9, 9));
     assert_eq!(offset(pushes.next().await), 3);
     assert!(matches!(pushes.next().await, Some(Event::Error(error)) if error.reason == "too_many_faults"));
 }
@@ -178,7 +178,8 @@ async fn a_channel_is_left_with_its_last_subscription() {
     let gateway = Gateway::start().await;
     let (client, mut peer) = gateway.client(Options::default()).await;
     let one = subscribed(&client, &mut peer, "room:1").await;
-    let two = subscribed(&client, &mut peer, "room:1").await;
+    let two = client.subscribe("room:1").await.expect("without a word to the gateway");
+    assert_eq!(two.offset(), 6);
     one.unsubscribe().await.expect("the other still listens");
     drop(two);
     let v1::ClientFrame { id, frame } = peer.next().await;
@@ -229,7 +230,7 @@ async fn when_the_gateway_closes_everyone_who_waits_is_told_how() {
 #[tokio::test]
 async fn a_connection_that_breaks_is_worth_another() {
     let gateway = Gateway::start().await;
-    let (client, peer) = gateway.client(Options::default()).await;
+    let (client, peer) = gateway.client(Options { reconnect: None, ..Options::default() }).await;
     drop(peer);
     let closed = client.closed().await;
     assert_eq!(closed.code, None);
@@ -277,7 +278,7 @@ async fn an_answer_that_does_not_come_is_not_waited_for_longer_than_said() {
 #[tokio::test]
 async fn a_gateway_that_falls_silent_is_given_up() {
     let gateway = Gateway::start().await;
-    let (client, _peer) = gateway.client(Options::default()).await;
+    let (client, _peer) = gateway.client(Options { reconnect: None, ..Options::default() }).await;
     tokio::time::pause();
     let closed = client.closed().await;
     assert!(closed.reason.contains("nothing heard for 60s"), "{closed}"); // 2 x 25 s + 10 s
@@ -287,7 +288,7 @@ async fn a_gateway_that_falls_silent_is_given_up() {
 #[tokio::test]
 async fn a_gateway_that_sends_garbage_is_given_up() {
     let gateway = Gateway::start().await;
-    let (client, mut peer) = gateway.client(Options::default()).await;
+    let (client, mut peer) = gateway.client(Options { reconnect: None, ..Options::default() }).await;
     peer.text("{}").await;
     assert!(client.closed().await.reason.contains("no frame"));
 }

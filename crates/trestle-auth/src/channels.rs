@@ -11,7 +11,8 @@ use crate::{Identity, InboxConfig};
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelsConfig {
-    /// One table per namespace, the part of a channel's name before `:`; `[channels.namespaces.room]` is for `room:42`.
+    /// One table per namespace, the part of a channel's name before `:`; `[channels.namespaces.room]` is for `room:42`. The name
+    /// `inbox` is taken by users' inboxes.
     pub namespaces: BTreeMap<String, Namespace>,
 }
 

@@ -14,13 +14,16 @@ use trestle_bus::{
     logs,
 };
 use trestle_bus_nats::Nats;
+use trestle_cluster::Nodes;
 use trestle_edge::{Accept, Edge};
 use trestle_hub::Hub;
 use trestle_schema::{SchemaSource, Schemas};
+use trestle_session::Rules;
 use trestle_telemetry::{Telemetry, metrics::Metrics};
-use trestle_wire::{NodeId, Subjects};
+use trestle_wire::{NodeId, Subjects, v1};
 
 use crate::{
+    cluster::{Cluster, Watchers},
     config::{BusKind, Config, Role},
     console::{self, Status},
     demo,
@@ -53,6 +56,8 @@ pub(crate) struct Node {
     /// How long services have for their acks when the node stops, if the node has that long.
     pub(crate) bridge_drain: Duration,
     pub(crate) demo: Option<JoinHandle<()>>,
+    /// This node among the others.
+    pub(crate) nodes: Arc<Nodes>,
 }
 
 /// Serves until SIGTERM or SIGINT, or until a server of the node dies; then drains. A second signal ends it at once.
@@ -87,32 +92,47 @@ impl Node {
         let mut metrics = Metrics::new();
         let subjects = Subjects::new(&config.subject_prefix);
         let schemas = Schemas::open(schema_source(&config)?)?;
-        let channels = Arc::new(Channels::new(&config.channels).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?);
+        let channels = Channels::new(&config.channels, &config.inbox);
+        let channels = Arc::new(channels.map_err(|faults| anyhow::anyhow!(faults.join("; ")))?);
         let fabric = open_bus(&config, &id).await?;
         ensure_logs(&fabric, &subjects, &channels, config.work_bytes_max).await?;
+        let cluster = Cluster { config: &config, node: &id, subjects: &subjects, fabric: &fabric };
+        let nodes = cluster.nodes(metrics.registry()).await?;
 
         let status = Arc::new(Status::new(fabric.bus.state()));
         let mut router = Router::new();
         let mut edge = None;
         if config.roles.contains(&Role::Edge) {
+            let rules = Rules::parse(&config.session).map_err(|faults| anyhow!(faults.join("; ")))?;
+            let registry = cluster.registry(metrics.registry()).await?;
+            let watchers = Watchers::default();
+            let presence = cluster.presence(&nodes, &watchers, metrics.registry());
             let hub = Hub::open(trestle_hub::Parts {
                 node: id.clone(),
                 subjects: subjects.clone(),
                 fabric: fabric.clone(),
                 schemas: schemas.clone(),
+                channels: Arc::clone(&channels),
+                outbox_bytes_max: config.session.outbox_bytes_max,
                 tracer: tracer.clone(),
                 registry: metrics.registry(),
             });
+            let hub = hub.await.context("the bus cannot be listened to")?;
+            watchers.tell(&hub);
             let opened = Edge::open(trestle_edge::Parts {
                 node: id.clone(),
                 config: config.edge.clone(),
                 session: config.session.clone(),
+                rules,
                 gate: Gate::open(&config.auth)?,
                 channels: Arc::clone(&channels),
                 schemas: schemas.clone(),
                 fabric: fabric.clone(),
                 subjects: subjects.clone(),
-                hub: hub.await.context("the bus cannot be listened to")?,
+                hub,
+                nodes: Arc::clone(&nodes),
+                sessions: registry,
+                presence,
                 tracer: tracer.clone(),
                 registry: metrics.registry(),
             });
@@ -134,6 +154,7 @@ impl Node {
                 fabric: fabric.clone(),
                 tracer: tracer.clone(),
                 channels: Arc::new(Namespaces(Arc::clone(&channels))),
+                nodes: Arc::new(Living(Arc::clone(&nodes))),
                 config: config.bridge.clone(),
                 registry: metrics.registry(),
             });
@@ -175,6 +196,7 @@ impl Node {
             bridge_server,
             bridge_drain: config.bridge.drain_deadline,
             demo,
+            nodes,
         })
     }
 }
@@ -227,7 +249,18 @@ struct Namespaces(Arc<Channels>);
 
 impl trestle_bridge::Channels for Namespaces {
     fn namespace(&self, name: &str) -> Option<NamespaceView> {
-        self.0.get(name).map(|namespace| NamespaceView { history: namespace.history.is_some() })
+        self.0
+            .get(name)
+            .map(|namespace| NamespaceView { history: namespace.history.is_some(), presence: namespace.presence })
+    }
+}
+
+/// What the bridge wants to know of the nodes.
+struct Living(Arc<Nodes>);
+
+impl trestle_bridge::Nodes for Living {
+    fn alive(&self) -> Vec<v1::NodeInfo> {
+        self.0.alive()
     }
 }
 

@@ -8,8 +8,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use trestle_auth::{AuthConfig, Channels, ChannelsConfig, Gate};
+use trestle_auth::{AuthConfig, Channels, ChannelsConfig, Gate, InboxConfig};
 use trestle_bus_nats::NatsConfig;
+use trestle_cluster::ClusterConfig;
 use trestle_edge::EdgeConfig;
 use trestle_session::SessionConfig;
 use trestle_telemetry::TelemetryConfig;
@@ -66,6 +67,10 @@ pub(crate) struct Config {
     pub(crate) auth: AuthConfig,
     /// Channels and who may use them.
     pub(crate) channels: ChannelsConfig,
+    /// Users' inboxes: what was pushed to a user, kept until a device of the user acks it.
+    pub(crate) inbox: InboxConfig,
+    /// What nodes tell each other.
+    pub(crate) cluster: ClusterConfig,
     /// Services.
     pub(crate) bridge: trestle_bridge::Config,
     /// The connection to NATS, where `bus` names one.
@@ -114,6 +119,8 @@ impl Default for Config {
             session: SessionConfig::default(),
             auth: AuthConfig::default(),
             channels: ChannelsConfig::default(),
+            inbox: InboxConfig::default(),
+            cluster: ClusterConfig::default(),
             bridge: trestle_bridge::Config::default(),
             nats: NatsOptions::default(),
             telemetry: TelemetryConfig::default(),
@@ -164,7 +171,9 @@ impl Config {
         if self.roles.contains(&Role::Edge) {
             check(Gate::open(&self.auth).map(drop).map_err(Into::into));
         }
-        faults.extend(Channels::new(&self.channels).err().unwrap_or_default());
+        faults.extend(Channels::new(&self.channels, &self.inbox).err().unwrap_or_default());
+        faults.extend(self.cluster.faults(self.session.resume_window));
+        faults.extend(self.windows_fit());
         faults.extend(self.edge.faults());
         faults.extend(self.session.faults());
         faults.extend(self.bridge.faults().into_iter().map(|fault| format!("bridge.{fault}")));
@@ -187,6 +196,30 @@ impl Config {
             faults.push(format!(
                 "session.request_timeout_max ({:?}) must not be more than bridge.request_timeout_max ({:?})",
                 self.session.request_timeout_max, self.bridge.request_timeout_max
+            ));
+        }
+        faults
+    }
+
+    /// What a session can be resumed for must still be there then.
+    fn windows_fit(&self) -> Vec<String> {
+        let window = self.session.resume_window;
+        let kept =
+            self.channels.namespaces.iter().filter_map(|(name, namespace)| Some((name, namespace.history.as_ref()?)));
+        let short = kept.filter(|(_, history)| history.ttl < window);
+        let mut faults: Vec<_> = short
+            .map(|(name, history)| {
+                format!(
+                    "channels.namespaces.{name}.history.ttl ({:?}) must not be less than session.resume_window ({window:?}): a \
+                     client that resumes late would miss messages",
+                    history.ttl
+                )
+            })
+            .collect();
+        if self.edge.resume_token_ttl < window {
+            faults.push(format!(
+                "edge.resume_token_ttl ({:?}) must not be less than session.resume_window ({window:?})",
+                self.edge.resume_token_ttl
             ));
         }
         faults

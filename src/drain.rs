@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use trestle_bridge::Bridge;
+use trestle_edge::Edge;
 use trestle_schema::Schemas;
 
 use crate::app::Node;
@@ -38,9 +39,14 @@ impl Signals {
     /// # Errors
     /// A server of the node has died; to be said at the end, after the drain.
     pub(crate) async fn until_told(&mut self, node: &mut Node) -> anyhow::Result<()> {
+        let edge = node.edge.clone();
         loop {
             let died = tokio::select! {
                 () = either(&mut self.terminate, &mut self.interrupt) => return Ok(()),
+                () = told_by_operator(edge.as_deref()) => {
+                    tracing::info!("drained by an operator");
+                    return Ok(());
+                }
                 _ = self.hangup.recv() => {
                     reload(&node.schemas).await;
                     continue;
@@ -63,6 +69,14 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+}
+
+/// Ready once the admin API has asked for the node to be drained; an edge hears of that.
+async fn told_by_operator(edge: Option<&Edge>) {
+    match edge {
+        Some(edge) => edge.told_to_drain().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -106,6 +120,7 @@ impl Node {
         // 3. Resources. HTTP goes last, so that the drain could be watched.
         self.intake.cancel();
         let http = self.http.ended(left().max(FLUSH_TIMEOUT)).await;
+        let _gone = tokio::time::timeout(FLUSH_TIMEOUT, self.nodes.leave()).await;
         let _closed = tokio::time::timeout(left().max(FLUSH_TIMEOUT), self.fabric.bus.close()).await;
         tracing::info!(took = ?started.elapsed(), "stopped");
         self.telemetry.shutdown().await;

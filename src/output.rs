@@ -25,6 +25,24 @@ pub(crate) fn remark(text: impl std::fmt::Display) {
     let _unheard = write_line(io::stderr().lock(), &text);
 }
 
+/// A table for people: columns as wide as what is in them, an empty cell as `-`, so that every row has as many words as
+/// columns unless a cell has spaces.
+pub(crate) fn table<const COLUMNS: usize>(
+    head: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
+    let rows = rows.into_iter().map(|row| row.map(shown));
+    let all: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let line = |row: &[String; COLUMNS]| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn write_line(mut to: impl Write, text: &dyn std::fmt::Display) -> io::Result<Reader> {
     match writeln!(to, "{text}").and_then(|()| to.flush()) {
         Ok(()) => Ok(Reader::Listens),
@@ -47,6 +65,13 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_table_has_straight_columns_and_no_empty_cell() {
+        let rows = [["é".to_owned(), String::new()], ["long one".to_owned(), "x".to_owned()]];
+        assert_eq!(table(["A", "B"], rows), "A         B\né         -\nlong one  x");
+        assert_eq!(table(["A", "B"], []), "A  B");
     }
 
     #[test]

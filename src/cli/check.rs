@@ -7,7 +7,7 @@ use trestle_schema::{Catalogue, route};
 use trestle_wire::{Subjects, v1};
 
 use super::{Sources, page};
-use crate::app::schema_source;
+use crate::{app::schema_source, output};
 
 /// Flags of `trestle check`.
 #[derive(Args)]
@@ -62,16 +62,9 @@ impl Routes {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let config = self.sources.config()?;
         let catalogue = Catalogue::load(&schema_source(&config)?)?;
-        let head = ["TYPE", "ALIAS", "VERSION", "SERVICE", "TRANSPORT", "DESTINATION", "ACK"].map(str::to_owned);
-        let rows: Vec<_> = route::table(&catalogue, &Subjects::new(&config.subject_prefix)).iter().map(row).collect();
-        let all: Vec<_> = std::iter::once(head).chain(rows).collect();
-        let width = |column: usize| all.iter().map(|row| row[column].len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..7).map(width).collect();
-        let line = |row: &[String; 7]| {
-            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        };
-        page(&all.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let head = ["TYPE", "ALIAS", "VERSION", "SERVICE", "TRANSPORT", "DESTINATION", "ACK"];
+        let routes = route::table(&catalogue, &Subjects::new(&config.subject_prefix));
+        page(&output::table(head, routes.iter().map(row)))
     }
 }
 

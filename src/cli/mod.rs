@@ -1,9 +1,13 @@
 //! The command line: one file per command.
 
+mod api;
 mod check;
 mod client;
+mod nodes;
 mod push;
 mod serve;
+mod sessions;
+mod target;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,6 +47,20 @@ enum Command {
     Request(client::Request),
     /// Push a message to clients, as a service would, by HTTP.
     Push(push::Push),
+    /// List the nodes that live.
+    Nodes(nodes::Nodes),
+    /// List sessions of all nodes: state, user, node, queue, channels, groups, tags.
+    Sessions(sessions::Sessions),
+    /// List who is on a channel.
+    Presence(sessions::Presence),
+    /// Put sessions into groups, take them out, and set their tags.
+    Update(sessions::Update),
+    /// End sessions for good: their connections are closed and cannot be resumed.
+    Kick(sessions::Kick),
+    /// Make a node leave in order, as SIGTERM does.
+    Drain(nodes::Drain),
+    /// Ask clients of nodes that have more than their share to connect again.
+    Rebalance(nodes::Rebalance),
 }
 
 #[derive(Subcommand)]
@@ -84,6 +102,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Send(send) => return runtime()?.block_on(send.run()),
         Command::Request(request) => return runtime()?.block_on(request.run()),
         Command::Push(push) => return runtime()?.block_on(push.run()),
+        Command::Nodes(nodes) => return runtime()?.block_on(nodes.run()),
+        Command::Sessions(sessions) => return runtime()?.block_on(sessions.run()),
+        Command::Presence(presence) => return runtime()?.block_on(presence.run()),
+        Command::Update(update) => return runtime()?.block_on(update.run()),
+        Command::Kick(kick) => return runtime()?.block_on(kick.run()),
+        Command::Drain(drain) => return runtime()?.block_on(drain.run()),
+        Command::Rebalance(rebalance) => return runtime()?.block_on(rebalance.run()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -42,6 +43,16 @@ pub struct Accept {
     address: SocketAddr,
     places: Arc<Semaphore>,
     handshake_timeout: Duration,
+    buffers: Buffers,
+}
+
+/// How much of what is written the kernel may hold for one socket.
+#[derive(Clone, Copy)]
+struct Buffers {
+    /// `SO_SNDBUF`.
+    send_bytes: usize,
+    /// `TCP_NOTSENT_LOWAT`.
+    unsent_bytes: usize,
 }
 
 impl Accept {
@@ -51,16 +62,22 @@ impl Accept {
     /// What the system says, for instance that the address is in use.
     pub fn bind(address: SocketAddr, config: &EdgeConfig) -> io::Result<Self> {
         let places = config.connections_max.saturating_add(HTTP_PLACES).min(Semaphore::MAX_PERMITS);
-        Self::with_places(address, places, config.handshake_timeout)
+        let buffers = Buffers { send_bytes: config.send_buffer_bytes, unsent_bytes: config.unsent_bytes_max };
+        Self::with_places(address, places, config.handshake_timeout, buffers)
     }
 
-    fn with_places(address: SocketAddr, places: usize, handshake_timeout: Duration) -> io::Result<Self> {
+    fn with_places(
+        address: SocketAddr,
+        places: usize,
+        handshake_timeout: Duration,
+        buffers: Buffers,
+    ) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, places: Arc::new(Semaphore::new(places)), handshake_timeout })
+        Ok(Self { listener, address, places: Arc::new(Semaphore::new(places)), handshake_timeout, buffers })
     }
 
     /// Where it really listens.
@@ -102,6 +119,7 @@ impl Accept {
             };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    self.buffers.set(&stream);
                     let http = Http { peer, place: Place(Arc::new(place)), router: router.clone() };
                     connections.spawn(http.converse(stream, self.handshake_timeout, stop.clone()));
                 }
@@ -114,6 +132,17 @@ impl Accept {
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+impl Buffers {
+    fn set(self, stream: &TcpStream) {
+        let socket = SockRef::from(stream);
+        let unsent = u32::try_from(self.unsent_bytes).unwrap_or(u32::MAX);
+        let set = socket.set_send_buffer_size(self.send_bytes).and_then(|()| socket.set_tcp_notsent_lowat(unsent));
+        if let Err(error) = set {
+            tracing::debug!(%error, "the buffers of a socket could not be bounded");
         }
     }
 }
@@ -179,6 +208,7 @@ mod tests {
     const REQUEST: &str = "GET / HTTP/1.1\r\nhost: t\r\n\r\n";
     /// For what has to come.
     const PATIENCE: Duration = Duration::from_secs(20);
+    const BUFFERS: Buffers = Buffers { send_bytes: 65_536, unsent_bytes: 16_384 };
     /// A handshake timeout that no test waits for.
     const LONG: Duration = Duration::from_secs(600);
 
@@ -190,7 +220,7 @@ mod tests {
     }
 
     fn house(places: usize, handshake_timeout: Duration, router: Router) -> House {
-        let accept = Accept::with_places(([127, 0, 0, 1], 0).into(), places, handshake_timeout).unwrap();
+        let accept = Accept::with_places(([127, 0, 0, 1], 0).into(), places, handshake_timeout, BUFFERS).unwrap();
         let (address, stop, places) = (accept.local_addr(), CancellationToken::new(), Arc::clone(&accept.places));
         House { address, places, served: tokio::spawn(accept.serve(router, stop.clone())), stop }
     }

@@ -7,23 +7,46 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use trestle_bus::Fabric;
-use trestle_codec::{Typed, encode};
-use trestle_hub::Member;
+use trestle_cluster::Seat as PresenceSeat;
+use trestle_codec::{Page, Since, Typed, encode};
+use trestle_hub::{Join, Joined, Member, Seat};
 use trestle_schema::{Route, route};
 use trestle_session::Event;
 use trestle_telemetry::trace::{Kind, Span, TraceContext};
 use trestle_wire::{
-    ChannelName, Reason, Refusal, Subject, UserId,
+    ChannelName, GroupName, Reason, Refusal, Subject, UserId,
     subject::token,
     v1::{self, bus_reply::Outcome, server_frame::Frame as Answer},
 };
 
 use crate::{
     Edge,
-    lane::{Doing, Done},
+    lane::{Doing, Done, Regrouped},
+    stay::Listening,
 };
+
+/// A channel that a client wants to listen to.
+pub(crate) struct Wanted {
+    pub(crate) channel: ChannelName,
+    pub(crate) since: Since,
+    /// Whether it wants to know who comes and goes.
+    pub(crate) presence: bool,
+    /// Whether it is the user's inbox.
+    pub(crate) inbox: bool,
+    /// Whether the client asked for an answer.
+    pub(crate) answered: bool,
+}
+
+/// A channel that a resumed session listens to again.
+pub(crate) struct Again {
+    pub(crate) channel: ChannelName,
+    pub(crate) since: Since,
+    pub(crate) presence: bool,
+    /// Whether the client is told `subscribed`.
+    pub(crate) told: bool,
+}
 
 /// Who does it.
 #[derive(Clone)]
@@ -34,26 +57,145 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Takes a seat in a channel.
-    pub(crate) fn subscribe(self, id: u32, channel: ChannelName) -> Doing {
+    /// Listens to a channel: a seat in its room and, where the namespace has presence, being seen there.
+    pub(crate) fn subscribe(self, id: u32, wanted: Wanted) -> Doing {
         Box::pin(async move {
-            let Self { edge, member, .. } = self;
-            let history = edge.channels.of(&channel).is_ok_and(|namespace| namespace.history.is_some());
-            let name = channel.to_string();
-            let encoding = member.encoding;
-            let catalogue = edge.schemas.current();
-            let welcome = move |offset| {
-                let subscribed = v1::Subscribed { channel: name, recovered: false, offset };
+            let channel = wanted.channel.clone();
+            let (name, encoding, catalogue) = (channel.to_string(), self.member.encoding, self.edge.schemas.current());
+            let answered = wanted.answered;
+            let welcome = move |joined: Joined| {
+                let subscribed = v1::Subscribed { channel: name, recovered: joined.recovered, offset: joined.offset };
                 let frame = v1::ServerFrame { reply_to: id, frame: Some(Answer::Subscribed(subscribed)) };
-                (id != 0).then(|| encode(encoding, &frame, &catalogue))
+                answered.then(|| encode(encoding, &frame, &catalogue))
             };
-            match edge.hub.join(&member, channel.clone(), history, welcome).await {
-                Ok(seat) => {
+            let listening = self.listen(&channel, wanted.presence, async {
+                let since = self.place(wanted.since, wanted.inbox).await?;
+                self.edge.hub.join(&self.member, Join { channel: channel.clone(), since }, welcome).await
+            });
+            match listening.await {
+                Ok(listening) => {
                     let told = Event::Subscribed { id, channel: channel.clone(), result: Ok(()) };
-                    Done::Seated(channel, seat, told)
+                    Done::Seated(channel, listening, told)
                 }
                 Err(refusal) => Done::Tell(Event::Subscribed { id, channel, result: Err(refusal) }),
             }
+        })
+    }
+
+    /// Listens again, after a resume, to a channel that the session knows of.
+    pub(crate) fn resubscribe(self, again: Again) -> Doing {
+        Box::pin(async move {
+            let Again { channel, since, presence, told } = again;
+            let (name, encoding, catalogue) = (channel.to_string(), self.member.encoding, self.edge.schemas.current());
+            let welcome = move |Joined { recovered, offset }: Joined| {
+                let subscribed = Answer::Subscribed(v1::Subscribed { channel: name, recovered, offset });
+                let frame = v1::ServerFrame { reply_to: 0, frame: Some(subscribed) };
+                told.then(|| encode(encoding, &frame, &catalogue))
+            };
+            let listening = self.listen(&channel, presence, async {
+                let join = Join { channel: channel.clone(), since };
+                self.edge.hub.rejoin(&self.member, join, welcome).await
+            });
+            let listening = listening.await;
+            Done::Resumed(channel, listening)
+        })
+    }
+
+    /// Listens to what comes from now on, without a word to the client.
+    pub(crate) async fn listen_now(&self, channel: &ChannelName, presence: bool) -> Result<Listening, Refusal> {
+        let join = Join { channel: channel.clone(), since: Since::Now };
+        self.listen(channel, presence, self.edge.hub.join(&self.member, join, |_| None)).await
+    }
+
+    /// Where to begin: in the inbox, with what the user has not acked on any device, unless the client says otherwise.
+    async fn place(&self, since: Since, inbox: bool) -> Result<Since, Refusal> {
+        match (since, &self.user) {
+            (Since::Now, Some(user)) if inbox => {
+                let acked = self.edge.registry.inbox_acked(user).await.map_err(Refusal::from)?;
+                Ok(Since::Offset(acked))
+            }
+            (since, _) => Ok(since),
+        }
+    }
+
+    /// A seat, and what goes with it.
+    async fn listen(
+        &self,
+        channel: &ChannelName,
+        presence: bool,
+        seat: impl Future<Output = Result<Seat, Refusal>>,
+    ) -> Result<Listening, Refusal> {
+        let edge = &self.edge;
+        let shown = edge.has_presence(channel);
+        // Before the seat: whoever asks who is there after `subscribed` has come finds this session.
+        let present = if shown { Some(self.be_present(channel).await?) } else { None };
+        let watch = (shown && presence).then(|| edge.hub.watch(&self.member, channel));
+        Ok(Listening { seat: seat.await?, present, watch })
+    }
+
+    async fn be_present(&self, channel: &ChannelName) -> Result<PresenceSeat, Refusal> {
+        self.edge
+            .presence
+            .enter(channel.clone(), self.member.session.clone(), self.user.as_ref())
+            .await
+            .map_err(Refusal::from)
+    }
+
+    /// Is seen on its channels again, after a resume.
+    pub(crate) fn reappear(self, channels: Vec<ChannelName>) -> Doing {
+        Box::pin(async move {
+            let mut present = Vec::with_capacity(channels.len());
+            for channel in channels {
+                match self.be_present(&channel).await {
+                    Ok(seat) => present.push((channel, seat)),
+                    Err(refusal) => tracing::warn!(%channel, %refusal, "a session could not be shown as present again"),
+                }
+            }
+            Done::Present(present)
+        })
+    }
+
+    /// Joins groups, and leaves others after that.
+    pub(crate) fn regroup(
+        self,
+        join: Vec<GroupName>,
+        left: Vec<GroupName>,
+        done: Option<oneshot::Sender<()>>,
+    ) -> Doing {
+        Box::pin(async move {
+            let mut joined = Vec::with_capacity(join.len());
+            for group in join {
+                let seat = self.edge.hub.join_group(&self.member, group.clone()).await;
+                joined.push((group, seat));
+            }
+            Done::Groups(Regrouped { joined, left, done })
+        })
+    }
+
+    /// Reads a page of a channel's history.
+    pub(crate) fn history(self, id: u32, channel: ChannelName, page: Page, limit: u32) -> Doing {
+        Box::pin(async move {
+            let page = self.edge.hub.page(&channel, page, limit).await;
+            Done::Tell(settled(id, false, page.map(Answer::History)))
+        })
+    }
+
+    /// Reads who is on a channel.
+    pub(crate) fn presence(self, id: u32, channel: ChannelName) -> Doing {
+        Box::pin(async move {
+            let state = self.edge.presence.state(&channel).await.map_err(Refusal::from);
+            Done::Tell(settled(id, false, state.map(Answer::Presence)))
+        })
+    }
+
+    /// Notes how far the user is done with the inbox.
+    pub(crate) fn ack_inbox(self, id: u32, offset: u64) -> Doing {
+        Box::pin(async move {
+            let acked = match &self.user {
+                Some(user) => self.edge.registry.ack_inbox(user, offset).await.map_err(Refusal::from),
+                None => Err(Refusal::new(Reason::NoInbox, "only users have an inbox; connect with a token")),
+            };
+            Done::Tell(settled(id, false, acked.map(|offset| accepted(v1::AckLevel::Durable, offset))))
         })
     }
 

@@ -36,6 +36,41 @@ pub struct EdgeConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub handled_timeout: Duration,
+    /// Where clients reach this node and no other, such as `wss://edge-1.example/ws`: given to clients that are asked to
+    /// leave another node. Not set: they connect where they did before, through whatever balances the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Clients taken in a second; those beyond are told when to come again (`too_busy`). 5,000: about half of a core at
+    /// 100 us each.
+    pub admission_rate: u32,
+    /// Clients taken in at once after a quiet time, such as all those of a node that has died.
+    pub admission_burst: u32,
+    /// Clients asked to leave in a second, when this node is drained or has more than its share: the nodes that they go to
+    /// take them in beside their own work.
+    pub leave_rate: u32,
+    /// How long a client that was asked to connect again may take before its connection is closed.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub drain_grace: Duration,
+    /// Age at which a client is asked to connect again, give or take a tenth, so that new nodes get their share. Not set:
+    /// connections last as long as they can.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub connection_age_max: Option<Duration>,
+    /// How long after `connected` a session can be resumed, even if its connection lasts until then. 24 h: the token that
+    /// a client of a page left open overnight holds.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub resume_token_ttl: Duration,
+    /// Sessions without a connection that are kept in full; of those beyond, channels with history can be recovered. 50,000
+    /// x up to 320 KiB.
+    pub pending_max: usize,
+    /// Bytes of the kernel's send buffer of each socket, which it doubles for its own needs: what is written and not yet
+    /// read by a client that stalls. With `session.outbox_bytes_max` this bounds what a slow client costs.
+    pub send_buffer_bytes: usize,
+    /// Bytes not yet sent above which a socket counts as full (TCP_NOTSENT_LOWAT): more waits in the outbox, where its
+    /// policy is.
+    pub unsent_bytes_max: usize,
 }
 
 impl Default for EdgeConfig {
@@ -49,6 +84,16 @@ impl Default for EdgeConfig {
             write_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             handled_timeout: Duration::from_secs(30),
+            endpoint: None,
+            admission_rate: 5_000,
+            admission_burst: 10_000,
+            leave_rate: 1_000,
+            drain_grace: Duration::from_secs(5),
+            connection_age_max: None,
+            resume_token_ttl: Duration::from_secs(24 * 60 * 60),
+            pending_max: 50_000,
+            send_buffer_bytes: 128 * 1024,
+            unsent_bytes_max: 16 * 1024,
         }
     }
 }
@@ -72,10 +117,36 @@ impl EdgeConfig {
             ("write_timeout", self.write_timeout),
             ("close_timeout", self.close_timeout),
             ("handled_timeout", self.handled_timeout),
+            ("drain_grace", self.drain_grace),
+            ("resume_token_ttl", self.resume_token_ttl),
         ] {
             if value.is_zero() {
                 faults.push(format!("edge.{key} must be more than 0"));
             }
+        }
+        for (key, zero) in [
+            ("admission_rate", self.admission_rate == 0),
+            ("admission_burst", self.admission_burst == 0),
+            ("leave_rate", self.leave_rate == 0),
+        ] {
+            if zero {
+                faults.push(format!("edge.{key} must be more than 0"));
+            }
+        }
+        for (key, bytes) in [("send_buffer_bytes", self.send_buffer_bytes), ("unsent_bytes_max", self.unsent_bytes_max)]
+        {
+            if !(4096..=16 * 1024 * 1024).contains(&bytes) {
+                faults.push(format!("edge.{key} ({bytes}) must be from 4096 to 16777216"));
+            }
+        }
+        if self.connection_age_max.is_some_and(|age| age < Duration::from_secs(60)) {
+            faults.push(format!("edge.connection_age_max ({:?}) must be at least 1m", self.connection_age_max));
+        }
+        if let Some(endpoint) = &self.endpoint
+            && !endpoint.starts_with("ws://")
+            && !endpoint.starts_with("wss://")
+        {
+            faults.push(format!("edge.endpoint: {endpoint:?} is not an address such as wss://edge-1.example/ws"));
         }
         for origin in &self.origins {
             if !origin.starts_with("http://") && !origin.starts_with("https://") || origin.ends_with('/') {

@@ -1,10 +1,18 @@
-//! One client's connection: the task that owns its socket, its session and everything held for it.
+//! One client's connection: the task that owns its socket and, while it lasts, the stay that goes with it.
 //!
-//! It waits for whatever comes first: something on the socket, something in the outbox, something done on the bus, the
-//! session's next deadline, the node's drain. What always holds: a client that does not read still is heard, and one that
-//! is not heard still is written to; nothing is taken from the outbox before what was taken is with the kernel.
+//! It waits for whatever comes first: something on the socket, something in the outbox, something done on the bus, what
+//! others want, the session's next deadline, the node's drain. What always holds: a client that does not read still is
+//! heard, and one that is not heard still is written to; nothing is taken from the outbox before what was taken is with
+//! the kernel; when the socket ends, the stay goes on without it, if it may.
 
-use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -12,68 +20,108 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use trestle_codec::{Encoded, Frame, Inbound, decode, encode, join};
-use trestle_hub::{Member, Presence, Seat};
-use trestle_session::{Action, Event, Outbox, OutboxLimits, Session, State};
+use trestle_codec::{Encoding, Frame, Inbound, decode, encode};
+use trestle_hub::Mail;
+use trestle_session::{Event, State, Taken, survives};
 use trestle_telemetry::trace::Kind;
 use trestle_wire::{
-    ChannelName, CloseCode, Reason, Refusal, SessionId,
+    CloseCode, Reason, Refusal,
     v1::{self, server_frame},
 };
 
 use crate::{
     Edge,
-    act::Actor,
-    lane::{Done, Lane},
+    lane::Done,
+    pending,
+    resume::{self, Arrival},
+    stay::{Asked, Stay, Wish},
     upgrade::Hello,
-    websocket::{Step, WebSocket},
+    websocket::{Step, Stream, WebSocket},
+    write::BATCH_FRAMES_MAX,
 };
 
-/// Frames that share one WebSocket message under load. JSON arrays and their parsers cope well with that many; more would
-/// only delay the first of them.
-const BATCH_FRAMES_MAX: usize = 64;
-/// Bytes after which a batch ends: what one write can hand to the kernel's default send buffer.
-const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// What may come first; each is looked at first in its turn, so that none starves another.
+const SOURCES: usize = 4;
 
 /// Serves one client until it goes or is parted from; `place` is free again after that.
-pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, hello: Hello, place: OwnedSemaphorePermit) {
+pub(crate) async fn run<S: Stream>(
+    edge: Arc<Edge>,
+    mut socket: WebSocket<S>,
+    hello: Hello,
+    place: OwnedSemaphorePermit,
+) {
     edge.metrics.connections.inc();
-    let mut connection = Connection::new(Arc::clone(&edge), hello);
-    let end = connection.serve(socket).await;
-    // Seats, presence, requests and waits go here, before the client is given time to take the close frame.
-    drop(connection);
+    let connection = Connection::new(&edge, hello);
+    let (end, stay) = connection.serve(&mut socket).await;
+    if let Some(stay) = stay {
+        part(&edge, stay, end).await;
+    }
     match end {
-        End::Close(socket, code) => {
+        End::Close(code) => {
             edge.metrics.closed(code);
             socket.close(code, edge.config.close_timeout).await;
         }
-        End::Gone(socket) => socket.leave(edge.config.close_timeout).await,
+        End::Gone | End::Goodbye => socket.leave(edge.config.close_timeout).await,
     }
     drop(place);
     edge.metrics.connections.dec();
 }
 
+/// Tells a client to come again after `wait`, since too many have come at once.
+pub(crate) async fn turn_away<S: Stream>(edge: &Edge, mut socket: WebSocket<S>, encoding: Encoding, wait: Duration) {
+    edge.metrics.turned_away.inc();
+    edge.metrics.refused(Reason::TooBusy.row().word);
+    let refusal = Refusal::new(Reason::TooBusy, "too many clients come at once").retry_after(wait);
+    let error = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Error(refusal.into())) };
+    let frame = encode(encoding, &error, &edge.schemas.current());
+    if socket.write(frame.as_bytes().clone()).is_ok() {
+        edge.metrics.closed(CloseCode::Busy);
+        socket.close(CloseCode::Busy, edge.config.close_timeout).await;
+    }
+}
+
+/// Takes the socket away from a stay. It goes on without one, or ends: then seats, presence, requests and waits go here,
+/// before the client is given time to take the close frame.
+async fn part(edge: &Arc<Edge>, mut stay: Stay, end: End) {
+    let may_come_back = match end {
+        End::Close(code) => survives(code),
+        End::Gone => true,
+        End::Goodbye => false,
+    };
+    let room = edge.metrics.pending.get() < i64::try_from(edge.config.pending_max).unwrap_or(i64::MAX);
+    if may_come_back {
+        _ = stay.on(Event::Lost);
+    }
+    if stay.session.state() == State::Pending && room {
+        stay.disappear();
+        edge.tell(&stay, v1::SessionChange::SessionPending);
+        edge.tasks.spawn(pending::keep(stay));
+        return;
+    }
+    // What the client sent before it went is done; whoever waits longer than that waits for nobody.
+    let _in_time = timeout(edge.config.close_timeout, stay.lane.finish()).await;
+    _ = stay.on(Event::Goodbye);
+}
+
 /// How a connection ends.
+#[derive(Clone, Copy)]
 enum End {
     /// The gateway parts from the client.
-    Close(WebSocket, CloseCode),
+    Close(CloseCode),
     /// The client is gone.
-    Gone(WebSocket),
+    Gone,
+    /// The client has closed its session.
+    Goodbye,
 }
 
 type Signal = Pin<Box<WaitForCancellationFutureOwned>>;
 
-struct Connection {
-    edge: Arc<Edge>,
-    hello: Hello,
-    session: Session,
-    member: Arc<Member>,
-    lane: Lane,
-    seats: HashMap<ChannelName, Seat>,
-    presence: Option<Presence>,
+pub(crate) struct Connection {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) hello: Hello,
+    pub(crate) stay: Stay,
     /// Reused between rounds.
-    actions: Vec<Action>,
-    frames: Vec<Encoded>,
+    pub(crate) taken: Vec<Taken>,
     /// Rings at the next deadline or before it: it is moved only when a deadline comes nearer, not for every sign of
     /// life, since moving a timer takes a lock that all connections share.
     timer: Pin<Box<Sleep>>,
@@ -83,116 +131,171 @@ struct Connection {
     /// Whether the client was read from in the last round.
     reading: bool,
     draining: bool,
+    /// Which source is looked at first.
+    turn: usize,
+    /// When the client is asked to connect again for the age of its connection.
+    leave_at: Option<Instant>,
+    /// When a client that was asked to connect again is parted from.
+    part_at: Option<Instant>,
 }
 
 /// What came first.
 #[allow(clippy::large_enum_variant)] // one at a time, on the stack, and gone before the next
 enum Came {
     Socket(Step),
-    Frames,
+    Taken,
     Overflow,
     Done(Done),
+    Mail(Mail),
     Deadline,
     Drain,
     Stop,
 }
 
 impl Connection {
-    fn new(edge: Arc<Edge>, hello: Hello) -> Self {
-        let id = SessionId::new(&edge.node, fastrand::u128(..));
-        let limits =
-            OutboxLimits { bytes_max: edge.session.outbox_bytes_max, frames_max: edge.session.outbox_frames_max };
-        let member = Member { session: id.clone(), encoding: hello.encoding, outbox: Outbox::new(limits) };
-        let frame_bytes_max = u32::try_from(edge.config.frame_bytes_max).unwrap_or(u32::MAX);
-        let session = Session::new(
-            id,
-            edge.node.clone(),
-            frame_bytes_max,
-            Arc::clone(&edge.session),
-            Arc::clone(&edge.channels),
-            std::time::Instant::now(),
-        );
+    fn new(edge: &Arc<Edge>, hello: Hello) -> Self {
+        let stay = Stay::new(edge, hello.encoding, hello.address);
+        let age = edge.config.connection_age_max.map(|age| Instant::now() + age.mul_f64(fastrand::f64() * 0.2 + 0.9));
         Self {
-            timer: Box::pin(sleep_until(Instant::from_std(session.wakes_at()))),
+            timer: Box::pin(sleep_until(Instant::from_std(stay.session.wakes_at()))),
             drain: Box::pin(edge.drain.clone().cancelled_owned()),
             stop: Box::pin(edge.stop.clone().cancelled_owned()),
-            edge,
+            edge: Arc::clone(edge),
             hello,
-            session,
-            member: Arc::new(member),
-            lane: Lane::default(),
-            seats: HashMap::new(),
-            presence: None,
-            actions: Vec::new(),
-            frames: Vec::new(),
+            stay,
+            taken: Vec::new(),
             reading: true,
             draining: false,
+            turn: 0,
+            leave_at: age,
+            part_at: None,
         }
     }
 
-    async fn serve(&mut self, mut socket: WebSocket) -> End {
+    /// The stay is `None` when it was given to whoever has the client's next socket.
+    async fn serve<S: Stream>(mut self, socket: &mut WebSocket<S>) -> (End, Option<Stay>) {
         loop {
-            let close = match self.wait(&mut socket).await {
-                Came::Socket(Step::Message(message)) => self.message(&mut socket, &message).await,
-                Came::Socket(Step::Alive) => self.event(&mut socket, Event::Heard).await,
-                Came::Socket(Step::Flushed) => None,
-                Came::Socket(Step::Broken(refusal)) => Some(self.broken(refusal)),
-                Came::Socket(Step::Closed | Step::Gone) => {
-                    // What the client sent before it went is done; whoever waits longer than that waits for nobody.
-                    let _in_time = timeout(self.edge.config.close_timeout, self.lane.finish()).await;
-                    return End::Gone(socket);
+            let end = match self.wait(socket).await {
+                Came::Socket(Step::Message(message)) => self.message(socket, &message).await.map(End::Close),
+                Came::Socket(Step::Alive) => self.event(socket, Event::Heard).await.map(End::Close),
+                Came::Socket(Step::Pong(count)) => {
+                    if let Some(count) = count {
+                        self.stay.replay.acked(count);
+                    }
+                    self.stay.member.heard();
+                    self.event(socket, Event::Heard).await.map(End::Close)
                 }
-                Came::Frames => {
-                    let close = self.write(&mut socket);
+                Came::Socket(Step::Flushed) => None,
+                Came::Socket(Step::Broken(refusal)) => Some(End::Close(self.broken(refusal))),
+                Came::Socket(Step::Goodbye) => Some(End::Goodbye),
+                Came::Socket(Step::Gone) => Some(End::Gone),
+                Came::Taken => {
+                    let close = self.write_taken(socket);
                     // Most of the time the kernel takes it at once.
                     socket.flush_now().await;
-                    close
+                    close.map(End::Close)
                 }
-                Came::Overflow => Some(CloseCode::Slow),
-                Came::Done(done) => self.done(&mut socket, done).await,
-                Came::Deadline => self.deadline(&mut socket).await,
+                Came::Overflow => {
+                    self.stay.give_up_stream();
+                    Some(End::Close(CloseCode::Slow))
+                }
+                Came::Done(done) => {
+                    let asked = self.stay.done(done);
+                    self.obey(socket, asked).await.map(End::Close)
+                }
+                Came::Mail(Mail::Edge(wish)) => match wish.downcast::<Wish>().map(|wish| *wish) {
+                    Ok(Wish::Yield(give)) => match give.send(self.stay) {
+                        Ok(()) => return (End::Close(CloseCode::Replaced), None),
+                        // Whoever asked has given up.
+                        Err(stay) => {
+                            self.stay = stay;
+                            None
+                        }
+                    },
+                    Ok(wish) => self.wish(socket, wish).await.map(End::Close),
+                    Err(_) => None,
+                },
+                Came::Mail(mail) => {
+                    let asked = match mail {
+                        Mail::Update { change, done } => self.stay.update(change, done),
+                        Mail::Kick { reason } => {
+                            tracing::info!(session = %self.stay.member.session, reason, "ended by an operator");
+                            self.stay.on(Event::Kick)
+                        }
+                        Mail::Edge(_) => Asked::default(),
+                    };
+                    self.obey(socket, asked).await.map(End::Close)
+                }
+                Came::Deadline => self.deadline(socket).await.map(End::Close),
                 Came::Drain => {
                     self.draining = true;
                     None
                 }
-                Came::Stop => Some(CloseCode::Restart),
+                Came::Stop => Some(End::Close(CloseCode::Restart)),
             };
-            let close = match close {
-                None if self.draining && self.lane.is_idle() => self.event(&mut socket, Event::Drain).await,
-                close => close,
-            };
-            if let Some(code) = close {
-                // From here on nothing is counted as delivered that is not written.
-                self.member.outbox.close();
-                if code != CloseCode::Slow {
-                    self.write_rest(&mut socket);
+            let end = match end {
+                None if self.draining && self.stay.lane.is_idle() => {
+                    self.event(socket, Event::Drain).await.map(End::Close)
                 }
-                return End::Close(socket, code);
+                end => end,
+            };
+            if let Some(end) = end {
+                self.last_words(socket, end);
+                return (end, Some(self.stay));
             }
         }
     }
 
-    async fn wait(&mut self, socket: &mut WebSocket) -> Came {
-        let read = self.reads();
-        let wakes = read.then(|| Instant::from_std(self.session.wakes_at()));
-        let stalls = socket.unflushed_since().map(|since| since + self.edge.config.write_timeout);
-        let deadline = [wakes, stalls].into_iter().flatten().min();
-        self.arm(deadline);
-        let (draining, writable) = (self.draining, socket.writable());
-        let Self { member, frames, lane, timer, drain, stop, .. } = self;
-        let outbox = &member.outbox;
-        tokio::select! {
-            step = socket.step(read) => Came::Socket(step),
-            taken = poll_fn(|context| outbox.poll_take(context, BATCH_FRAMES_MAX, frames)), if writable => {
-                if taken.is_ok() { Came::Frames } else { Came::Overflow }
-            }
-            () = poll_fn(|context| outbox.poll_overflow(context)), if !writable => Came::Overflow,
-            done = lane.next() => Came::Done(done),
-            () = timer.as_mut(), if deadline.is_some() => Came::Deadline,
-            () = drain.as_mut(), if !draining => Came::Drain,
-            // It never comes before the drain, and each signal that is looked at takes a lock of its own.
-            () = stop.as_mut(), if draining => Came::Stop,
+    /// Writes what waits before a close frame, unless the client does not read or the stay goes on without it.
+    fn last_words<S: Stream>(&mut self, socket: &mut WebSocket<S>, end: End) {
+        let End::Close(code) = end else { return };
+        if code != CloseCode::Slow && !self.stay.broken {
+            self.stay.member.outbox.take(usize::MAX, &mut self.taken);
+            let _failed = self.write_taken(socket);
         }
+        if !survives(code) {
+            // From here on nothing is counted as delivered that is not written.
+            self.stay.member.outbox.close();
+        }
+    }
+
+    async fn wait<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Came {
+        let read = self.reads();
+        let wakes = read.then(|| Instant::from_std(self.stay.session.wakes_at()));
+        let stalls = socket.unflushed_since().map(|since| since + self.edge.config.write_timeout);
+        let deadline = [wakes, stalls, self.leave_at, self.part_at].into_iter().flatten().min();
+        self.arm(deadline);
+        self.turn = (self.turn + 1) % SOURCES;
+        let (draining, writable, first) = (self.draining, socket.writable(), self.turn);
+        let Self { stay, taken, timer, drain, stop, .. } = self;
+        poll_fn(|context| {
+            for source in 0..SOURCES {
+                let came = match (first + source) % SOURCES {
+                    0 => socket.poll_step(read, context).map(Came::Socket),
+                    1 if writable => match stay.member.outbox.poll_take(context, BATCH_FRAMES_MAX, taken) {
+                        Poll::Ready(Ok(())) => Poll::Ready(Came::Taken),
+                        Poll::Ready(Err(_)) => Poll::Ready(Came::Overflow),
+                        Poll::Pending => Poll::Pending,
+                    },
+                    1 => stay.member.outbox.poll_overflow(context).map(|()| Came::Overflow),
+                    2 => stay.lane.poll_next(context).map(Came::Done),
+                    _ => stay.member.mail.poll_next(context).map(Came::Mail),
+                };
+                if came.is_ready() {
+                    return came;
+                }
+            }
+            if deadline.is_some() && timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Came::Deadline);
+            }
+            // A stop never comes before the drain, and each signal that is looked at takes a lock of its own.
+            if draining {
+                stop.as_mut().poll(context).map(|()| Came::Stop)
+            } else {
+                drain.as_mut().poll(context).map(|()| Came::Drain)
+            }
+        })
+        .await
     }
 
     /// Sees to it that the timer rings at `deadline` at the latest.
@@ -205,16 +308,17 @@ impl Connection {
 
     /// Whether the client is read from. One that is not cannot be heard either, so its heartbeat rests meanwhile.
     fn reads(&mut self) -> bool {
-        let reads = self.lane.has_room() && !self.draining;
+        let reads = self.stay.lane.has_room() && !self.draining;
         if reads && !self.reading {
-            self.session.on(Event::Heard, std::time::Instant::now(), &mut self.actions);
+            _ = self.stay.on(Event::Heard);
         }
         self.reading = reads;
         reads
     }
 
     /// Decode: one WebSocket message of the client in, one event per frame out.
-    async fn message(&mut self, socket: &mut WebSocket, message: &Bytes) -> Option<CloseCode> {
+    async fn message<S: Stream>(&mut self, socket: &mut WebSocket<S>, message: &Bytes) -> Option<CloseCode> {
+        self.stay.member.heard();
         let metrics = &self.edge.metrics;
         metrics.messages_in.inc();
         metrics.bytes_in.inc_by(message.len() as u64);
@@ -260,148 +364,128 @@ impl Connection {
         context.carry(headers);
     }
 
-    /// Gives `event` to the session and does what it says, until nothing is left to do.
-    async fn event(&mut self, socket: &mut WebSocket, event: Event) -> Option<CloseCode> {
-        let mut next = Some(event);
-        let mut close = None;
-        while let Some(event) = next.take() {
-            let mut actions = std::mem::take(&mut self.actions);
-            self.session.on(event, std::time::Instant::now(), &mut actions);
-            for action in actions.drain(..) {
-                match action {
-                    Action::Send(frame) => self.send(&frame),
-                    Action::Admit { token } => next = Some(Event::Admitted(self.admit(token).await)),
-                    Action::Ping => {
-                        if socket.ping().is_err() {
-                            close = Some(CloseCode::Internal);
-                        }
-                    }
-                    Action::Close(code) => close = Some(code),
-                    action => self.act(action),
-                }
-            }
-            self.actions = actions;
-        }
-        close
+    async fn event<S: Stream>(&mut self, socket: &mut WebSocket<S>, event: Event) -> Option<CloseCode> {
+        let asked = self.stay.on(event);
+        self.obey(socket, asked).await
     }
 
-    fn act(&mut self, action: Action) {
-        let actor = Actor {
-            edge: Arc::clone(&self.edge),
-            member: Arc::clone(&self.member),
-            user: self.session.identity().user.clone(),
-        };
-        match action {
-            Action::Subscribe { id, channel } => self.lane.in_order(actor.subscribe(id, channel), 0),
-            Action::Unsubscribe { id, channel } => {
-                let left = Event::Unsubscribed { id, channel: channel.clone() };
-                self.lane.in_order(Box::pin(async { Done::Unseat(channel, left) }), 0);
+    /// Does what needs the socket, until nothing is left to do.
+    async fn obey<S: Stream>(&mut self, socket: &mut WebSocket<S>, mut asked: Asked) -> Option<CloseCode> {
+        loop {
+            if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
+                return Some(CloseCode::Internal);
             }
-            Action::Publish { id, channel, history, message } => {
-                let bytes = message.envelope.payload.len();
-                self.lane.in_order(actor.publish(id, channel, history, message), bytes);
-            }
-            Action::Deliver { id, message, handled } => {
-                let bytes = message.envelope.payload.len();
-                self.lane.in_order(actor.deliver(id, handled, message), bytes);
-            }
-            Action::Request { id, message, timeout } => self.lane.beside(actor.request(id, timeout, message)),
-            Action::Send(_) | Action::Admit { .. } | Action::Ping | Action::Close(_) => {}
+            let Some(admit) = asked.admit.take() else { return asked.close };
+            let admitted = tokio::select! {
+                admitted = resume::admit(&mut self.stay, &mut self.hello, admit) => admitted,
+                () = self.edge.stop.cancelled() => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
+            };
+            asked = match admitted {
+                Ok(arrival) => return self.arrive(socket, arrival),
+                Err(refusal) => self.stay.on(Event::Admitted(Err(refusal))),
+            };
         }
     }
 
-    /// Admit: a token in, an identity and a place among the node's sessions out.
-    async fn admit(&mut self, token: Option<String>) -> Result<trestle_auth::Identity, Refusal> {
-        let token = token.or_else(|| self.hello.token.take());
-        let identity = self.edge.gate.admit(token.as_deref())?;
-        let presence = tokio::select! {
-            presence = self.edge.hub.arrive(&self.member, identity.user.as_ref()) => presence?,
-            () = self.edge.stop.cancelled() => return Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
-        };
-        self.presence = Some(presence);
-        tracing::debug!(session = %self.member.session, address = %self.hello.address, user = ?identity.user, "admitted");
-        Ok(identity)
+    /// The client is admitted: what it had before goes first, then what waits.
+    fn arrive<S: Stream>(&mut self, socket: &mut WebSocket<S>, arrival: Arrival) -> Option<CloseCode> {
+        let Arrival { stay, event, again, before, had, channels } = arrival;
+        let resumed = stay.is_some();
+        if let Some(stay) = stay {
+            self.stay = stay;
+        }
+        let asked = self.stay.on(event);
+        tracing::debug!(
+            session = %self.stay.member.session, address = %self.hello.address, resumed,
+            user = ?self.stay.session.identity().user, "admitted"
+        );
+        if let Some(frame) = asked.welcome {
+            let mut frames = vec![encode(self.hello.encoding, &frame, &self.edge.schemas.current())];
+            frames.extend(again);
+            for frame in before {
+                self.stay.replay.wrote(frame.clone());
+                frames.push(frame);
+            }
+            if self.write(socket, &frames).is_some() {
+                return Some(CloseCode::Internal);
+            }
+        }
+        if !had.is_empty() {
+            self.drop_had(&had);
+        }
+        for channel in channels {
+            let doing = self.stay.actor().resubscribe(channel);
+            self.stay.lane.in_order(doing, 0);
+        }
+        if resumed {
+            self.stay.reappear();
+        }
+        let change = if resumed { v1::SessionChange::SessionResumed } else { v1::SessionChange::SessionConnected };
+        self.edge.tell(&self.stay, change);
+        asked.close
     }
 
-    async fn done(&mut self, socket: &mut WebSocket, done: Done) -> Option<CloseCode> {
-        let event = match done {
-            Done::Tell(event) => event,
-            Done::Seated(channel, seat, event) => {
-                self.seats.insert(channel, seat);
-                event
-            }
-            Done::Unseat(channel, event) => {
-                self.seats.remove(&channel);
-                event
-            }
-            Done::Beside(doing) => {
-                self.lane.beside(doing);
-                return None;
-            }
-        };
-        self.event(socket, event).await
+    /// Takes out what waits, but for live messages that came by the other node.
+    fn drop_had(&mut self, had: &HashSet<u64>) {
+        self.stay.member.outbox.take(usize::MAX, &mut self.taken);
+        self.taken.retain(|taken| match taken {
+            Taken::Frame(_, Some(label)) => label.offset != 0 || !had.contains(&label.id),
+            Taken::Frame(_, None) | Taken::Gap(_) => true,
+        });
     }
 
-    async fn deadline(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
-        let stalled = socket.unflushed_since().is_some_and(|since| since.elapsed() >= self.edge.config.write_timeout);
-        if stalled {
+    /// What others want, but for the stay itself.
+    async fn wish<S: Stream>(&mut self, socket: &mut WebSocket<S>, wish: Wish) -> Option<CloseCode> {
+        match wish {
+            Wish::Remember(done) => {
+                self.stay.remember();
+                let _told = done.send(());
+                None
+            }
+            Wish::Late(frames) => {
+                frames.iter().for_each(|frame| self.stay.send(frame));
+                None
+            }
+            Wish::Leave(notice) => self.ask_to_leave(socket, notice).await,
+            Wish::Gone => self.event(socket, Event::Claimed).await,
+            Wish::Yield(_) => None,
+        }
+    }
+
+    /// Tells the client to connect again, and gives it time for that.
+    async fn ask_to_leave<S: Stream>(
+        &mut self,
+        socket: &mut WebSocket<S>,
+        notice: v1::DrainNotice,
+    ) -> Option<CloseCode> {
+        self.leave_at = None;
+        self.part_at = Some(Instant::now() + self.edge.config.drain_grace);
+        self.stay.remember();
+        self.event(socket, Event::Notice(notice)).await
+    }
+
+    async fn deadline<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Option<CloseCode> {
+        let now = Instant::now();
+        if socket.unflushed_since().is_some_and(|since| since.elapsed() >= self.edge.config.write_timeout) {
             return Some(CloseCode::Slow);
         }
-        self.event(socket, Event::Tick).await
-    }
-
-    fn send(&self, frame: &v1::ServerFrame) {
-        if let Some(server_frame::Frame::Error(error)) = &frame.frame {
-            self.edge.metrics.refused(&error.reason);
+        if self.part_at.is_some_and(|at| at <= now) {
+            self.part_at = None;
+            return self.event(socket, Event::Drain).await;
         }
-        // A full outbox has closed itself, and wakes this task.
-        let _closed = self.member.outbox.push(encode(self.hello.encoding, frame, &self.edge.schemas.current()));
+        if self.leave_at.is_some_and(|at| at <= now) {
+            return self.ask_to_leave(socket, self.edge.notice()).await;
+        }
+        self.event(socket, Event::Tick).await
     }
 
     /// Tells the client which rule it broke; the close code is the rule's.
     fn broken(&self, refusal: Refusal) -> CloseCode {
         let code = refusal.reason.row().close.unwrap_or(CloseCode::Protocol);
-        if self.session.state() != State::Closed {
+        if self.stay.session.state() != State::Expired {
             let error = server_frame::Frame::Error(refusal.into());
-            self.send(&v1::ServerFrame { reply_to: 0, frame: Some(error) });
+            self.stay.send(&v1::ServerFrame { reply_to: 0, frame: Some(error) });
         }
         code
     }
-
-    /// Hands the frames that were taken from the outbox to the socket, several to a message.
-    fn write(&mut self, socket: &mut WebSocket) -> Option<CloseCode> {
-        let metrics = &self.edge.metrics;
-        let mut rest = &self.frames[..];
-        let mut failed = None;
-        while !rest.is_empty() && failed.is_none() {
-            let (batch, after) = rest.split_at(batch(rest));
-            let message = join(self.hello.encoding, batch);
-            metrics.messages_out.inc();
-            metrics.frames_out.inc_by(batch.len() as u64);
-            metrics.bytes_out.inc_by(message.len() as u64);
-            if let Err(error) = socket.write(message) {
-                tracing::error!(%error, session = %self.member.session, "a frame could not be written");
-                failed = Some(CloseCode::Internal);
-            }
-            rest = after;
-        }
-        self.frames.clear();
-        failed
-    }
-
-    /// What is left in the outbox goes out before the close frame.
-    fn write_rest(&mut self, socket: &mut WebSocket) {
-        self.member.outbox.take(usize::MAX, &mut self.frames);
-        let _failed = self.write(socket);
-    }
-}
-
-/// How many of the frames share the next message.
-fn batch(frames: &[Encoded]) -> usize {
-    let mut bytes = 0;
-    let fits = frames.iter().take(BATCH_FRAMES_MAX).take_while(|frame| {
-        bytes += frame.len();
-        bytes <= BATCH_BYTES_MAX
-    });
-    fits.count().max(1)
 }

@@ -3,14 +3,17 @@
 
 use std::{
     collections::VecDeque,
-    future::{pending, poll_fn},
     pin::Pin,
+    task::{Context, Poll},
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{Stream as _, stream::FuturesUnordered};
+use tokio::sync::oneshot;
 use trestle_hub::Seat;
 use trestle_session::Event;
-use trestle_wire::ChannelName;
+use trestle_wire::{ChannelName, GroupName, Refusal};
+
+use crate::stay::Listening;
 
 /// Doings that may wait for their turn before no more is read from the client: 64 frames of one message, and another.
 const LANE_MAX: usize = 128;
@@ -24,12 +27,25 @@ pub(crate) type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub(crate) enum Done {
     /// The session is told.
     Tell(Event),
-    /// A seat was taken; the connection keeps it, and the session is told.
-    Seated(ChannelName, Seat, Event),
+    /// A channel is listened to; the client's task keeps that, and the session is told.
+    Seated(ChannelName, Listening, Event),
+    /// A channel is listened to again, as it was before; the session knows.
+    Resumed(ChannelName, Result<Listening, Refusal>),
     /// A seat is given up, and then the session is told.
     Unseat(ChannelName, Event),
+    /// Groups were joined and are to be left; whoever asked is told.
+    Groups(Regrouped),
+    /// The session is on its channels again, as others see it.
+    Present(Vec<(ChannelName, trestle_cluster::Seat)>),
     /// The first part is done; the rest goes on beside the lane.
     Beside(Doing),
+}
+
+/// What a change of groups has come to.
+pub(crate) struct Regrouped {
+    pub(crate) joined: Vec<(GroupName, Result<Seat, Refusal>)>,
+    pub(crate) left: Vec<GroupName>,
+    pub(crate) done: Option<oneshot::Sender<()>>,
 }
 
 /// One client's doings.
@@ -79,25 +95,23 @@ impl Lane {
 
     /// The next thing done. Pending for ever while idle. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Done {
-        let Self { current, queue, bytes, beside } = self;
-        let in_order = async {
-            let Some(doing) = current.as_mut() else { return pending().await };
-            let done = poll_fn(|context| doing.as_mut().poll(context)).await;
-            *current = queue.pop_front().map(|(next, size)| {
-                *bytes -= size;
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Lane::next`].
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Done> {
+        if let Some(doing) = &mut self.current
+            && let Poll::Ready(done) = doing.as_mut().poll(context)
+        {
+            self.current = self.queue.pop_front().map(|(next, size)| {
+                self.bytes -= size;
                 next
             });
-            done
-        };
-        let at_once = async {
-            match beside.next().await {
-                Some(done) => done,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            done = in_order => done,
-            done = at_once => done,
+            return Poll::Ready(done);
+        }
+        match Pin::new(&mut self.beside).poll_next(context) {
+            Poll::Ready(Some(done)) => Poll::Ready(done),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -2,20 +2,38 @@
 //!
 //! A socket comes in at [`Accept`], becomes a WebSocket in `upgrade`, and is then owned by one task, its
 //! `connection`: it reads frames (`websocket`), lets the session decide, acts on what was decided (`act`) and writes what
-//! the outbox holds. When that task ends, everything that it held for the client goes with it: its seats in the hub, its
-//! requests (which are cancelled at their services), its place in the limits.
+//! the outbox holds. What it holds for the client is a `stay`: the session, its seats in the hub, its requests. When the
+//! socket is lost the stay goes on without one (`pending`), until the client comes back on this node or another
+//! (`resume`, `handover`) or its time is over; then everything that was held goes with it.
+//!
+//! | concern | file |
+//! | --- | --- |
+//! | how many come in at once | `admission.rs` |
+//! | asking clients to go elsewhere | `leave.rs` |
+//! | what other nodes and operators want | `neighbours.rs`, `census.rs` |
 
 mod accept;
 mod act;
+mod admission;
+mod census;
 mod config;
 mod connection;
 mod edge;
 mod handled;
+mod handover;
 mod lane;
+mod leave;
 mod metrics;
+mod neighbours;
+mod pending;
+mod resume;
+mod stay;
 mod upgrade;
 mod websocket;
+mod write;
 
 pub use accept::Accept;
 pub use config::EdgeConfig;
 pub use edge::{Edge, Parts};
+pub use upgrade::Hello;
+pub use websocket::Stream;

@@ -19,6 +19,21 @@ struct Closed {
     code: u16,
 }
 
+/// How a client that wanted to resume got on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Resumed {
+    outcome: &'static str,
+}
+
+/// Counts one stay without a connection for as long as it lives.
+pub(crate) struct Pending(Gauge);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The edge's metrics.
 #[derive(Default)]
 pub(crate) struct Metrics {
@@ -31,6 +46,12 @@ pub(crate) struct Metrics {
     pub(crate) bytes_out: Counter,
     refusals: Family<Refused, Counter>,
     closes: Family<Closed, Counter>,
+    pub(crate) pending: Gauge,
+    pub(crate) handed_over: Counter,
+    pub(crate) parked: Counter,
+    pub(crate) events_dropped: Counter,
+    pub(crate) turned_away: Counter,
+    resumes: Family<Resumed, Counter>,
 }
 
 impl Metrics {
@@ -51,7 +72,33 @@ impl Metrics {
         edge.register("sent_bytes", "Bytes in WebSocket messages to clients", metrics.bytes_out.clone());
         edge.register("refusals", "Errors told to clients, by reason", metrics.refusals.clone());
         edge.register("closes", "Connections closed by the gateway, by close code", metrics.closes.clone());
+        edge.register("pending", "Sessions that wait for their clients to come back", metrics.pending.clone());
+        edge.register(
+            "resumes",
+            "Clients that wanted to resume: here, handed_over by another node, parked by one that stopped, recovered from the \
+             channels' logs, or refused",
+            metrics.resumes.clone(),
+        );
+        edge.register("handed_over", "Sessions given to another node", metrics.handed_over.clone());
+        edge.register("parked", "Sessions left for another node when this one stopped", metrics.parked.clone());
+        edge.register("turned_away", "Clients told to come again later", metrics.turned_away.clone());
+        edge.register(
+            "events_dropped",
+            "Session events that the bus did not take in time",
+            metrics.events_dropped.clone(),
+        );
         metrics
+    }
+
+    /// Counts a stay without a connection.
+    pub(crate) fn pend(&self) -> Pending {
+        self.pending.inc();
+        Pending(self.pending.clone())
+    }
+
+    /// A client wanted to resume.
+    pub(crate) fn resumed(&self, outcome: &'static str) {
+        self.resumes.get_or_create(&Resumed { outcome }).inc();
     }
 
     /// A client is told an error; `word` is one of the table's, or a service's own.

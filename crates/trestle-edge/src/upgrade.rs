@@ -5,7 +5,7 @@
 
 #![allow(clippy::result_large_err)] // a refusal is an HTTP answer, made once and sent at once
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,7 +14,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trestle_codec::Encoding;
 use trestle_wire::{Reason, Refusal, refusal::http_status};
@@ -22,11 +22,13 @@ use trestle_wire::{Reason, Refusal, refusal::http_status};
 use crate::{Edge, accept::Place, connection, websocket::WebSocket};
 
 /// What the upgrade request said about the client.
-pub(crate) struct Hello {
-    pub(crate) encoding: Encoding,
-    pub(crate) address: SocketAddr,
+pub struct Hello {
+    /// How frames are written.
+    pub encoding: Encoding,
+    /// Where the client is.
+    pub address: SocketAddr,
     /// Of the `Authorization` header or the `access_token` query.
-    pub(crate) token: Option<String>,
+    pub token: Option<String>,
 }
 
 /// Answers `GET /ws`.
@@ -37,9 +39,10 @@ pub(crate) async fn upgrade(
 ) -> Response {
     // Counted before the look at the drain, so that a drain either refuses this one or waits for it.
     let _counted = edge.tasks.token();
-    if edge.drain.is_cancelled() {
+    if edge.leaving.is_cancelled() {
         edge.metrics.refused(Reason::Draining.row().word);
-        return refuse(&Refusal::new(Reason::Draining, "this node is about to stop; try another"));
+        let refusal = Refusal::new(Reason::Draining, "this node is about to stop; try another");
+        return refuse(&refusal.retry_after(Duration::from_secs(1)));
     }
     let (hello, answer) = match handshake(&edge, &request, address) {
         Ok(agreed) => agreed,
@@ -48,8 +51,10 @@ pub(crate) async fn upgrade(
     let Ok(place) = Arc::clone(&edge.places).try_acquire_owned() else {
         edge.metrics.refused(Reason::TooManyConnections.row().word);
         let refusal = Refusal::new(Reason::TooManyConnections, "this node has no place left; try another");
-        return refuse(&refusal);
+        return refuse(&refusal.retry_after(Duration::from_secs(1)));
     };
+    // Told on the WebSocket, since a page cannot read what an upgrade is refused with.
+    let turn = edge.admission.enter(Instant::now().into_std());
     let socket_place = request.extensions_mut().remove::<Place>();
     let upgraded = hyper::upgrade::on(&mut request);
     let task = Arc::clone(&edge);
@@ -70,7 +75,10 @@ pub(crate) async fn upgrade(
                     sizes.read_buffer_bytes,
                     sizes.frame_bytes_max,
                 );
-                connection::run(task.clone(), socket.await, hello, place).await;
+                match turn {
+                    Ok(()) => connection::run(task.clone(), socket.await, hello, place).await,
+                    Err(wait) => connection::turn_away(&task, socket.await, hello.encoding, wait).await,
+                }
             }
             Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `Accept`"),
         }
@@ -156,7 +164,12 @@ fn token(request: &Request) -> Option<String> {
 
 fn refuse(refusal: &Refusal) -> Response {
     let status = StatusCode::from_u16(http_status(refusal.code())).unwrap_or(StatusCode::BAD_REQUEST);
-    (status, format!("{refusal}\n")).into_response()
+    let mut answer = (status, format!("{refusal}\n")).into_response();
+    if let Some(wait) = refusal.retry_after {
+        // RFC 9110, 10.2.3: whole seconds.
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    answer
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {

@@ -14,8 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Sink as _, Stream as _};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -23,7 +22,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message, Utf8Bytes,
         error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode as Code},
     },
 };
 use trestle_codec::Encoding;
@@ -36,9 +35,14 @@ const PONGS_MAX: u32 = 64;
 /// Bytes thrown away at a time while a closing client still sends.
 const DISCARD_BYTES: usize = 4 * 1024;
 
+/// What a WebSocket is spoken on.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
 /// A client's WebSocket.
-pub(crate) struct WebSocket {
-    inner: WebSocketStream<TcpStream>,
+pub(crate) struct WebSocket<S> {
+    inner: WebSocketStream<S>,
     encoding: Encoding,
     /// Since when something written is not yet with the kernel.
     unflushed: Option<Instant>,
@@ -51,22 +55,24 @@ pub(crate) struct WebSocket {
 pub(crate) enum Step {
     /// A message of the subprotocol's kind.
     Message(Bytes),
-    /// A ping or pong: the client lives.
+    /// A ping: the client lives.
     Alive,
+    /// A pong, to a ping that carried this count of frames.
+    Pong(Option<u64>),
     /// All that was written is with the kernel.
     Flushed,
     /// The client broke a rule, and must be told and parted from.
     Broken(Refusal),
-    /// The client has said that it goes: what it sent before is still to be done.
-    Closed,
-    /// The client is gone.
+    /// The client has closed its session, and what it sent before is still to be done.
+    Goodbye,
+    /// The client is gone, or closes this connection and may come back.
     Gone,
 }
 
-impl WebSocket {
+impl<S: Stream> WebSocket<S> {
     /// Takes a socket after the upgrade, with the bytes that were read too far.
     pub(crate) async fn new(
-        stream: TcpStream,
+        stream: S,
         read: Bytes,
         encoding: Encoding,
         read_buffer_bytes: usize,
@@ -94,12 +100,8 @@ impl WebSocket {
         self.unflushed
     }
 
-    /// Waits for the next thing to happen, reading only if `read`. May be dropped and called again.
-    pub(crate) async fn step(&mut self, read: bool) -> Step {
-        poll_fn(|context| self.poll_step(read, context)).await
-    }
-
-    fn poll_step(&mut self, read: bool, context: &mut Context<'_>) -> Poll<Step> {
+    /// The next thing to happen, reading only if `read`.
+    pub(crate) fn poll_step(&mut self, read: bool, context: &mut Context<'_>) -> Poll<Step> {
         if self.unflushed.is_some()
             && let Poll::Ready(flushed) = self.poll_flush(context)
         {
@@ -154,8 +156,11 @@ impl WebSocket {
                 self.unflushed.get_or_insert_with(Instant::now);
                 Step::Alive
             }
-            (Message::Pong(_) | Message::Frame(_), _) => Step::Alive,
-            (Message::Close(_), _) => Step::Closed,
+            (Message::Pong(echo), _) => Step::Pong(echo[..].try_into().ok().map(u64::from_be_bytes)),
+            (Message::Frame(_), _) => Step::Alive,
+            // RFC 6455, 7.4.1: 1000 means that the purpose is fulfilled; 1001 is a page that is left, and may be a reload.
+            (Message::Close(Some(frame)), _) if frame.code == Code::Normal => Step::Goodbye,
+            (Message::Close(_), _) => Step::Gone,
         }
     }
 
@@ -168,9 +173,9 @@ impl WebSocket {
         self.queue(message)
     }
 
-    /// Queues a ping.
-    pub(crate) fn ping(&mut self) -> io::Result<()> {
-        self.queue(Message::Ping(Bytes::new()))
+    /// Queues a ping that says how many frames were written: its pong acks them.
+    pub(crate) fn ping(&mut self, written: u64) -> io::Result<()> {
+        self.queue(Message::Ping(Bytes::copy_from_slice(&written.to_be_bytes())))
     }
 
     fn queue(&mut self, message: Message) -> io::Result<()> {

@@ -1,0 +1,123 @@
+//! Giving a stay away: to the node that has the client now, or into the Kv where this node stops.
+//!
+//! What always holds: rooms are left before the outbox is emptied, so that what is handed over goes exactly as far as its
+//! positions say; answers that come later are sent on.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::time::{Instant, timeout_at};
+use trestle_session::Taken;
+use trestle_wire::{NodeId, v1};
+
+use crate::{Edge, stay::Stay};
+
+/// What a claim's answer needs beside the frames: positions, groups and tags at their limits.
+const ANSWER_BYTES_RESERVED: usize = 128 * 1024;
+/// How long answers are sent on: no request takes longer by default (`session.request_timeout_max`).
+const LATE_MAX: Duration = Duration::from_secs(60);
+
+/// What the node that claims `stay` gets. Answers that are still to come are sent on to it.
+pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
+    let edge = Arc::clone(&stay.edge);
+    let same = stay.encoding.subprotocol() == claim.subprotocol;
+    let mut handover = pack(&mut stay);
+    match claim.received.filter(|_| same).and_then(|received| from(&handover, received)) {
+        Some(skip) => {
+            handover.first += skip as u64;
+            handover.frames.drain(..skip);
+            handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.saw(*id)).collect();
+        }
+        None => {
+            handover.frames.clear();
+            handover.first = u64::MAX;
+            handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.is_open(*id)).collect();
+        }
+    }
+    let bytes: usize = handover.frames.iter().map(Bytes::len).sum();
+    if bytes + ANSWER_BYTES_RESERVED > edge.fabric.bus.payload_bytes_max() {
+        tracing::warn!(bytes, session = handover.session_id, "what waits for a session is more than the bus takes");
+        handover.frames.clear();
+        handover.first = u64::MAX;
+    }
+    if let Ok(node) = NodeId::parse(&claim.node) {
+        edge.metrics.handed_over.inc();
+        edge.background.clone().spawn(send_late(stay, node));
+    }
+    handover
+}
+
+/// Leaves what waits for a session whose node stops where the next node finds it.
+pub(crate) async fn park(mut stay: Stay) {
+    let edge = Arc::clone(&stay.edge);
+    let handover = pack(&mut stay);
+    match edge.registry.park(&handover).await {
+        Ok(()) => _ = edge.metrics.parked.inc(),
+        Err(error) => {
+            tracing::warn!(%error, session = handover.session_id, "what waits for a session could not be kept")
+        }
+    }
+}
+
+/// How many of the handover's frames a client has had that counts `received`; `None` if some are missing before them.
+pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
+    let skip = usize::try_from(received.checked_sub(handover.first)?).ok()?;
+    (skip <= handover.frames.len()).then_some(skip)
+}
+
+/// Leaves everything, then takes out what waits.
+fn pack(stay: &mut Stay) -> v1::Handover {
+    let mut handover = v1::Handover {
+        session_id: stay.member.session.to_string(),
+        first: stay.replay.first(),
+        subprotocol: stay.encoding.subprotocol().into(),
+        groups: stay.session.service_groups().map(ToString::to_string).collect(),
+        tags: stay.session.service_tags().clone().into_iter().collect(),
+        ..v1::Handover::default()
+    };
+    for (channel, listening) in stay.seats.drain() {
+        if listening.watch.is_some() {
+            handover.watched.push(channel.to_string());
+        }
+        handover.positions.push(v1::Position { channel: channel.to_string(), offset: listening.seat.leave() });
+    }
+    stay.groups.clear();
+    stay.presence = None;
+    if stay.broken {
+        handover.first = u64::MAX;
+        return handover;
+    }
+    handover.live_ids = stay.remembered();
+    handover.frames =
+        stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
+    let mut waiting = Vec::new();
+    stay.member.outbox.take(usize::MAX, &mut waiting);
+    for taken in waiting {
+        if let Taken::Frame(_, Some(label)) = &taken
+            && label.offset == 0
+        {
+            handover.live_ids.push(label.id);
+        }
+        handover.frames.push(stay.finished(taken).as_bytes().clone());
+    }
+    handover
+}
+
+/// Sends on what the stay's doings still come to.
+async fn send_late(mut stay: Stay, node: NodeId) {
+    let edge: Arc<Edge> = Arc::clone(&stay.edge);
+    let end = Instant::now() + LATE_MAX;
+    while !stay.lane.is_idle() {
+        let Ok(done) = timeout_at(end, stay.lane.next()).await else { return };
+        let frames = stay.late(done);
+        if frames.is_empty() {
+            continue;
+        }
+        let late = v1::LateFrames { session_id: stay.member.session.to_string(), frames };
+        let sent = edge.fabric.bus.publish(&edge.subjects.late_frames(&node), late.encode_to_vec().into()).await;
+        if let Err(error) = sent {
+            tracing::warn!(%error, %node, "an answer could not be sent to the node that its session moved to");
+        }
+    }
+}

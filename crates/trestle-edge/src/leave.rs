@@ -1,0 +1,95 @@
+//! Asking clients to connect again, elsewhere: at a drain, to rebalance, for their age.
+//!
+//! In: how many, and within what time. Out: notices, as far apart as the other nodes take clients in. What always holds:
+//! nobody is asked to leave when there is no other node to go to.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, sleep_until};
+use trestle_hub::Member;
+use trestle_wire::v1;
+
+use crate::{Edge, stay::Wish};
+
+/// How often notices go out: batches of a tenth of a second are too small to be a storm, and cost few wakeups.
+const BATCH: Duration = Duration::from_millis(100);
+
+impl Edge {
+    /// Asks every client to go on elsewhere, within `time`, and returns when all have had their time for it.
+    ///
+    /// At once if there is no other node.
+    pub(crate) async fn ask_all_to_leave(self: &Arc<Self>, time: Duration) {
+        let members = self.hub.members();
+        if members.is_empty() || !self.has_elsewhere() {
+            return;
+        }
+        // The last of them needs its grace too.
+        let spread = time.saturating_sub(self.config.drain_grace);
+        let last = Instant::now() + self.ask_to_leave(&members, spread).await + self.config.drain_grace;
+        sleep_until(last).await;
+    }
+
+    /// Asks `surplus` clients, chosen at random, to connect again; returns how many were asked.
+    pub(crate) fn shed(self: &Arc<Self>, surplus: usize) -> usize {
+        if !self.has_elsewhere() {
+            return 0;
+        }
+        let mut members = self.hub.members();
+        fastrand::shuffle(&mut members);
+        members.truncate(surplus);
+        let (edge, asked) = (Arc::clone(self), members.len());
+        let spread = self.paced(asked);
+        self.background.spawn(async move { edge.ask_to_leave(&members, spread).await });
+        asked
+    }
+
+    /// Sends the notices, at most within `spread`; returns how long the last of them is told to wait.
+    async fn ask_to_leave(&self, members: &[Arc<Member>], spread: Duration) -> Duration {
+        let spread = spread.min(self.paced(members.len()));
+        let batches = (spread.as_millis() / BATCH.as_millis()).max(1) as usize;
+        let size = members.len().div_ceil(batches).max(1);
+        for batch in members.chunks(size) {
+            for member in batch {
+                // A client that reads nothing now is parted from at the end.
+                let _sent = Wish::Leave(self.notice()).send(member);
+            }
+            sleep(BATCH).await;
+        }
+        BATCH
+    }
+
+    /// How long `clients` take to come in elsewhere.
+    fn paced(&self, clients: usize) -> Duration {
+        Duration::from_secs_f64(clients as f64 / f64::from(self.config.leave_rate))
+    }
+
+    /// What a client is told that is to go on elsewhere.
+    pub(crate) fn notice(&self) -> v1::DrainNotice {
+        let endpoint = self.elsewhere().unwrap_or_default();
+        let wait = BATCH.mul_f64(fastrand::f64());
+        v1::DrainNotice {
+            endpoint,
+            reconnect_after: prost_types::Duration::try_from(wait).ok(),
+            deadline: prost_types::Duration::try_from(self.config.drain_grace).ok(),
+        }
+    }
+
+    fn has_elsewhere(&self) -> bool {
+        self.others().next().is_some()
+    }
+
+    /// Where the other node with the fewest sessions is reached; `None` if nobody says.
+    fn elsewhere(&self) -> Option<String> {
+        let least = self.others().filter(|node| !node.endpoint.is_empty());
+        least.min_by_key(|node| node.active).map(|node| node.endpoint)
+    }
+
+    /// The other nodes that take clients.
+    fn others(&self) -> impl Iterator<Item = v1::NodeInfo> + use<'_> {
+        let edge = |node: &v1::NodeInfo| node.roles.iter().any(|role| role == "edge");
+        self.nodes
+            .alive()
+            .into_iter()
+            .filter(move |node| edge(node) && !node.draining && node.node != self.node.as_str())
+    }
+}

@@ -1,0 +1,97 @@
+//! A stay without a socket: kept for the resume window, its outbox filling, its requests going on.
+//!
+//! In: a stay whose connection is lost. Out: given up to whoever has the client's next socket, expired, or parked by a
+//! node that stops. What always holds: what cannot be kept any more is given up, and the client will be told.
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use tokio::time::{Instant, sleep_until, timeout};
+use trestle_hub::Mail;
+use trestle_session::{Event, State};
+
+use crate::{
+    handover,
+    lane::Done,
+    stay::{Stay, Wish},
+};
+
+/// How long a stay that is parked lets its requests end: what comes later has nobody to be told.
+const PARK_WAIT: Duration = Duration::from_secs(2);
+
+/// What came first.
+enum Came {
+    Mail(Mail),
+    Done(Done),
+    Overflow,
+    Window,
+    Drain,
+}
+
+/// Keeps `stay` until its client comes back or its time is over.
+pub(crate) async fn keep(mut stay: Stay) {
+    let drain = stay.edge.drain.clone().cancelled_owned();
+    tokio::pin!(drain);
+    let _counted = stay.edge.metrics.pend();
+    while stay.session.state() == State::Pending {
+        let mut window = std::pin::pin!(sleep_until(Instant::from_std(stay.session.wakes_at())));
+        let came = poll_fn(|context| {
+            if let Poll::Ready(mail) = stay.member.mail.poll_next(context) {
+                return Poll::Ready(Came::Mail(mail));
+            }
+            if let Poll::Ready(done) = stay.lane.poll_next(context) {
+                return Poll::Ready(Came::Done(done));
+            }
+            if !stay.broken && stay.member.outbox.poll_overflow(context).is_ready() {
+                return Poll::Ready(Came::Overflow);
+            }
+            if drain.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Came::Drain);
+            }
+            window.as_mut().poll(context).map(|()| Came::Window)
+        });
+        match came.await {
+            Came::Mail(mail) => match take(stay, mail) {
+                Some(kept) => stay = kept,
+                None => return,
+            },
+            Came::Done(done) => _ = stay.done(done),
+            Came::Overflow => stay.give_up_stream(),
+            Came::Window => _ = stay.on(Event::Tick),
+            Came::Drain => return leave(stay).await,
+        }
+    }
+}
+
+/// Does what others want; `None` if the stay went with it.
+fn take(mut stay: Stay, mail: Mail) -> Option<Stay> {
+    match mail {
+        Mail::Update { change, done } => _ = stay.update(change, done),
+        Mail::Kick { .. } => _ = stay.on(Event::Kick),
+        Mail::Edge(wish) => match wish.downcast::<Wish>().map(|wish| *wish) {
+            // Whoever asked may have given up: then it stays here.
+            Ok(Wish::Yield(give)) => return give.send(stay).err(),
+            Ok(Wish::Remember(done)) => {
+                stay.remember();
+                let _told = done.send(());
+            }
+            Ok(Wish::Late(frames)) => frames.iter().for_each(|frame| stay.send(frame)),
+            Ok(Wish::Gone) => _ = stay.on(Event::Claimed),
+            Ok(Wish::Leave(_)) | Err(_) => {}
+        },
+    }
+    Some(stay)
+}
+
+/// The node stops: what is in flight ends, and the rest is left for the node that the client comes to.
+async fn leave(mut stay: Stay) {
+    let ended = timeout(PARK_WAIT, async {
+        while !stay.lane.is_idle() {
+            let done = stay.lane.next().await;
+            _ = stay.done(done);
+        }
+    });
+    if ended.await.is_err() {
+        tracing::debug!(session = %stay.member.session, "requests of a session are cut, as its node stops");
+    }
+    handover::park(stay).await;
+}

@@ -1,0 +1,416 @@
+//! Admit: a token, and perhaps a session to go on with, in; whose stay it is out.
+//!
+//! A resume token is checked and spent first, in the Kv, so that of all who show it one wins. Then what the session had is
+//! got from wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
+//! What always holds: the client's stream goes on by its count, or every channel is recovered or told of, by itself.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use trestle_auth::Identity;
+use trestle_bus::BusError;
+use trestle_cluster::{ClaimRefused, Claimed, FIRST_EPOCH, Ticket};
+use trestle_codec::{Encoded, Resume, Since};
+use trestle_session::{Admitted, Event, Reattached, Resumed};
+use trestle_wire::{
+    ChannelName, GroupName, NodeId, Refusal, Tags,
+    v1::{self, GapReason, claim_answer::Answer},
+};
+
+use crate::{
+    Edge,
+    act::{Actor, Again},
+    handover,
+    neighbours::yielded,
+    stay::{Admit, Stay},
+    upgrade::Hello,
+};
+
+/// How long the node that holds a session may take to answer: it is asked by a client that waits.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whose stay it is, and what is to be done with it.
+pub(crate) struct Arrival {
+    /// The stay of the session that goes on; `None`: the one that the socket began with.
+    pub(crate) stay: Option<Stay>,
+    /// What its session is told.
+    pub(crate) event: Event,
+    /// Frames that were written before and are written again: they are counted already.
+    pub(crate) again: Vec<Encoded>,
+    /// Frames that come from elsewhere, to be written and counted before what waits here.
+    pub(crate) before: Vec<Encoded>,
+    /// Hashes of live messages that are among `before` or came before them, and are not to be written twice.
+    pub(crate) had: HashSet<u64>,
+    /// Channels to listen to again.
+    pub(crate) channels: Vec<Again>,
+}
+
+impl Arrival {
+    fn of(stay: Option<Stay>, event: Event) -> Self {
+        Self { stay, event, again: Vec::new(), before: Vec::new(), had: HashSet::new(), channels: Vec::new() }
+    }
+}
+
+/// Asks the gate, and goes on with the session that `resume` names if that is possible; else begins `stay`'s own.
+///
+/// # Errors
+/// Why the client is not admitted.
+pub(crate) async fn admit(stay: &mut Stay, hello: &mut Hello, admit: Admit) -> Result<Arrival, Refusal> {
+    let Admit { id, token, resume } = admit;
+    let edge = Arc::clone(&stay.edge);
+    let token = token.or_else(|| hello.token.take());
+    if let Some(resume) = resume
+        && let Some(arrival) = go_on(&edge, hello, token.as_deref(), id, *resume).await?
+    {
+        return Ok(arrival);
+    }
+    let identity = edge.gate.admit(token.as_deref())?;
+    let user = identity.user.clone();
+    stay.presence = Some(edge.arrive(&stay.member, user.as_ref()).await?);
+    let resume_token = edge.token(stay, &identity, FIRST_EPOCH);
+    Ok(Arrival::of(None, Event::Admitted(Ok(Admitted::New { identity, resume_token }))))
+}
+
+/// Goes on with a session; `None` if it cannot be.
+async fn go_on(
+    edge: &Arc<Edge>,
+    hello: &Hello,
+    token: Option<&str>,
+    id: u32,
+    resume: Resume,
+) -> Result<Option<Arrival>, Refusal> {
+    let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else { return Ok(None) };
+    let visit = Visit { edge, hello, id, resume, identity, claimed };
+    let arrival = match visit.here().await {
+        Ok(arrival) => arrival,
+        Err(left) => visit.elsewhere(left).await?,
+    };
+    Ok(Some(arrival))
+}
+
+/// Checks the resume token and spends it; `None` if it is good for nothing.
+async fn spend(
+    edge: &Edge,
+    hello: &Hello,
+    token: Option<&str>,
+    resume: &Resume,
+) -> Result<Option<(Identity, Claimed)>, Refusal> {
+    let ticket = match edge.registry.read(&resume.token) {
+        Ok(ticket) if ticket.session == resume.session => ticket,
+        Ok(_) => {
+            edge.metrics.resumed("refused");
+            return Ok(None);
+        }
+        Err(refused) => {
+            tracing::debug!(%refused, session = %resume.session, "a resume token is not accepted");
+            edge.metrics.resumed("refused");
+            return Ok(None);
+        }
+    };
+    // A fresh token of the same user replaces what the old one granted; another user's session is not theirs.
+    let identity = match token {
+        Some(token) => {
+            let identity = edge.gate.admit(Some(token))?;
+            if identity.user != ticket.user {
+                edge.metrics.resumed("refused");
+                return Ok(None);
+            }
+            identity
+        }
+        None => identity_of(&ticket),
+    };
+    match edge.registry.claim(&ticket, &hello.address.to_string()).await {
+        Ok(claimed) => Ok(Some((identity, claimed))),
+        Err(ClaimRefused::Away(error)) => Err(Refusal::from(error)),
+        Err(refused) => {
+            tracing::debug!(%refused, session = %resume.session, "a session cannot be resumed");
+            edge.metrics.resumed("refused");
+            Ok(None)
+        }
+    }
+}
+
+fn identity_of(ticket: &Ticket) -> Identity {
+    Identity {
+        user: ticket.user.clone(),
+        scopes: ticket.scopes.clone(),
+        groups: ticket.groups.clone(),
+        tags: ticket.tags.clone(),
+    }
+}
+
+/// A client that may go on with a session.
+struct Visit<'a> {
+    edge: &'a Arc<Edge>,
+    hello: &'a Hello,
+    /// The client's frame.
+    id: u32,
+    resume: Resume,
+    identity: Identity,
+    claimed: Claimed,
+}
+
+/// What is left of a session whose stream cannot go on here.
+#[derive(Default)]
+struct Left {
+    /// Whether it was held here, so that no other node has it.
+    here: bool,
+    groups: Vec<String>,
+    tags: Tags,
+    /// Ids of frames whose answers are on their way.
+    outstanding: Vec<u32>,
+}
+
+impl Visit<'_> {
+    /// The session is held by a task of this node, and its stream goes on.
+    async fn here(&self) -> Result<Arrival, Left> {
+        let Some(member) = self.edge.hub.member(&self.resume.session) else { return Err(Left::default()) };
+        let Some(mut stay) = yielded(&member).await else { return Err(Left::default()) };
+        let missed = self.resume.received.filter(|_| !stay.broken && stay.encoding == self.hello.encoding);
+        let missed =
+            missed.and_then(|received| Some((received, stay.replay.since(received)?.cloned().collect::<Vec<_>>())));
+        let Some((received, again)) = missed else {
+            let claim = v1::Claim { node: self.edge.node.to_string(), ..self.claim(false) };
+            let handover = handover::to_node(stay, &v1::Claim { received: None, ..claim }).await;
+            return Err(Left { here: true, ..Left::of(handover) });
+        };
+        stay.replay.acked(received);
+        stay.epoch = self.claimed.epoch;
+        stay.moved(self.hello);
+        let subscriptions = stay.subscriptions();
+        let lost = self.resume.outstanding.iter().copied().filter(|id| !stay.session.saw(*id)).collect();
+        let reattached = Reattached {
+            id: self.id,
+            identity: self.identity.clone(),
+            resume_token: self.edge.token(&stay, &self.identity, self.claimed.epoch),
+            received,
+            subscriptions,
+            refused: Vec::new(),
+            lost,
+        };
+        let event = Event::Reattached(Box::new(reattached));
+        self.edge.metrics.resumed("here");
+        Ok(Arrival { again, ..Arrival::of(Some(stay), event) })
+    }
+
+    /// The session is held by another node, was left in the Kv, or is gone with its node.
+    async fn elsewhere(self, mut left: Left) -> Result<Arrival, Refusal> {
+        let session = self.resume.session.clone();
+        let edge = Arc::clone(self.edge);
+        let mut stay = Stay::of(&edge, session.clone(), self.hello.encoding, self.hello.address);
+        stay.epoch = self.claimed.epoch;
+        let holder = if left.here { None } else { self.holder() };
+        // Listen first, then take over what the other node has heard: what both hear is known by its id.
+        let prepared = match &holder {
+            Some(node) => matches!(self.ask(node, true).await, Some(Answer::Prepared(true))),
+            None => false,
+        };
+        stay.presence = Some(edge.arrive(&stay.member, self.identity.user.as_ref()).await?);
+        let mut refused = Vec::new();
+        self.listen_live(&mut stay, &mut refused).await;
+        let handover = match &holder {
+            Some(node) if prepared => match self.ask(node, false).await {
+                Some(Answer::Handover(handover)) => Some(handover),
+                _ => None,
+            },
+            _ => None,
+        };
+        let handover = match handover {
+            Some(handover) => Some(handover),
+            None if left.here => None,
+            None => edge.registry.unpark(&session).await.map_err(Refusal::from)?,
+        };
+        let same = handover.as_ref().is_some_and(|handover| handover.subprotocol == self.hello.encoding.subprotocol());
+        let skip = handover.as_ref().zip(self.resume.received.filter(|_| same));
+        let skip = skip.and_then(|(handover, received)| handover::from(handover, received));
+        match (handover, skip) {
+            (Some(handover), Some(skip)) => Ok(self.goes_on(stay, handover, skip, prepared, refused)),
+            (handover, _) => {
+                if let Some(handover) = handover {
+                    left = Left::of(handover);
+                } else if !left.here {
+                    left.read(&self.claimed);
+                }
+                Ok(self.recovers(stay, left, refused))
+            }
+        }
+    }
+
+    /// The stream goes on by the client's count.
+    fn goes_on(
+        self,
+        mut stay: Stay,
+        handover: v1::Handover,
+        skip: usize,
+        prepared: bool,
+        refused: Vec<(ChannelName, Refusal)>,
+    ) -> Arrival {
+        let received = handover.first + skip as u64;
+        stay.replay.restart(received);
+        let mut subscriptions = Vec::new();
+        let mut channels = Vec::new();
+        for position in &handover.positions {
+            let Ok(channel) = ChannelName::parse(&position.channel) else { continue };
+            if refused.iter().any(|(name, _)| *name == channel) {
+                continue;
+            }
+            let history = self.edge.keeps(&channel);
+            let live = stay.seats.contains_key(&channel);
+            let recovered = history || (live && prepared);
+            let subscribed = v1::Subscribed { channel: channel.to_string(), recovered, offset: position.offset };
+            subscriptions.push((channel.clone(), subscribed));
+            if history {
+                let presence = handover.watched.contains(&position.channel);
+                channels.push(Again { channel, since: Since::Offset(position.offset), presence, told: false });
+            } else if !live {
+                let presence = handover.watched.contains(&position.channel);
+                channels.push(Again { channel, since: Since::Now, presence, told: false });
+            }
+            if live && !recovered {
+                stay.tell_gap(&position.channel, GapReason::Failover);
+            }
+        }
+        // Without the other node's help, what was pushed between the two is lost.
+        if !prepared {
+            stay.tell_gap("", GapReason::Failover);
+        }
+        let before = handover.frames.into_iter().skip(skip).map(|frame| Encoded::from_finished(frame));
+        let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
+        let lost = self.resume.outstanding.iter().copied().filter(|id| !handover.outstanding.contains(id)).collect();
+        let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
+        let resumed = Resumed {
+            session: self.resume.session,
+            identity: self.identity,
+            resume_token,
+            received,
+            subscriptions,
+            joining: channels.iter().map(|again| again.channel.clone()).collect(),
+            groups: groups(&handover.groups),
+            tags: handover.tags.into_iter().collect(),
+            refused,
+            lost,
+            outstanding: handover.outstanding,
+        };
+        self.edge.metrics.resumed(if prepared { "handed_over" } else { "parked" });
+        let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
+        Arrival { before, had, channels, ..Arrival::of(Some(stay), event) }
+    }
+
+    /// Each channel is recovered by itself, and what has no offset is told of.
+    fn recovers(self, mut stay: Stay, left: Left, mut refused: Vec<(ChannelName, Refusal)>) -> Arrival {
+        stay.replay.restart(0);
+        // Those that were joined to take over live messages are joined anew, and told of.
+        stay.seats.clear();
+        stay.tell_gap("", GapReason::Failover);
+        let mut channels = Vec::new();
+        let mut known = Vec::new();
+        for (channel, offset) in &self.resume.channels {
+            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
+                if !refused.iter().any(|(name, _)| name == channel) {
+                    refused.push((channel.clone(), refusal));
+                }
+                continue;
+            }
+            let since = if self.edge.keeps(channel) { Since::Offset(*offset) } else { Since::Now };
+            let presence = self.watched(channel);
+            channels.push(Again { channel: channel.clone(), since, presence, told: true });
+            known.push(channel.clone());
+        }
+        let lost = self.resume.outstanding.iter().copied().filter(|id| !left.outstanding.contains(id)).collect();
+        let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
+        let resumed = Resumed {
+            session: self.resume.session,
+            identity: self.identity,
+            resume_token,
+            received: 0,
+            subscriptions: Vec::new(),
+            joining: known,
+            groups: groups(&left.groups),
+            tags: left.tags,
+            refused,
+            lost,
+            outstanding: left.outstanding,
+        };
+        self.edge.metrics.resumed("recovered");
+        let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
+        Arrival { channels, ..Arrival::of(Some(stay), event) }
+    }
+
+    /// Listens to everything of the client that keeps no history.
+    async fn listen_live(&self, stay: &mut Stay, refused: &mut Vec<(ChannelName, Refusal)>) {
+        let given = self.claimed.previous.as_ref().map(|record| groups(&record.groups)).unwrap_or_default();
+        for group in self.identity.groups.iter().cloned().chain(given) {
+            if let Ok(seat) = self.edge.hub.join_group(&stay.member, group.clone()).await {
+                stay.groups.insert(group, seat);
+            }
+        }
+        let actor = Actor { user: self.identity.user.clone(), ..stay.actor() };
+        for (channel, _) in &self.resume.channels {
+            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
+                refused.push((channel.clone(), refusal));
+            } else if !self.edge.keeps(channel) {
+                match actor.listen_now(channel, self.watched(channel)).await {
+                    Ok(listening) => _ = stay.seats.insert(channel.clone(), listening),
+                    Err(refusal) => refused.push((channel.clone(), refusal)),
+                }
+            }
+        }
+    }
+
+    /// Whether the client wants to know who comes to `channel` and leaves it.
+    fn watched(&self, channel: &ChannelName) -> bool {
+        let record = self.claimed.previous.as_ref();
+        record.is_some_and(|record| record.watched.iter().any(|name| name == channel.as_str()))
+    }
+
+    /// The node that may hold the session, if it is another one.
+    fn holder(&self) -> Option<NodeId> {
+        let named = self.claimed.previous.as_ref().and_then(|record| NodeId::parse(&record.node).ok());
+        let node = named.unwrap_or_else(|| self.resume.session.node());
+        (node != self.edge.node).then_some(node)
+    }
+
+    fn claim(&self, prepare: bool) -> v1::Claim {
+        v1::Claim {
+            session_id: self.resume.session.to_string(),
+            node: self.edge.node.to_string(),
+            received: self.resume.received,
+            subprotocol: self.hello.encoding.subprotocol().into(),
+            outstanding: self.resume.outstanding.clone(),
+            prepare,
+        }
+    }
+
+    /// What `node` says to a claim; `None` if it is gone.
+    async fn ask(&self, node: &NodeId, prepare: bool) -> Option<Answer> {
+        let claim = self.claim(prepare).encode_to_vec().into();
+        let answer = self.edge.fabric.bus.request(&self.edge.subjects.claim(node), claim, CLAIM_TIMEOUT).await;
+        match answer {
+            Ok(bytes) => v1::ClaimAnswer::decode(bytes).ok()?.answer,
+            Err(BusError::NoResponders(_)) => None,
+            Err(error) => {
+                tracing::warn!(%error, %node, session = %self.resume.session, "a session's node did not answer");
+                None
+            }
+        }
+    }
+}
+
+impl Left {
+    fn of(handover: v1::Handover) -> Self {
+        let v1::Handover { groups, tags, outstanding, .. } = handover;
+        Self { here: false, groups, tags: tags.into_iter().collect(), outstanding }
+    }
+
+    /// What the record says, where nobody knows better.
+    fn read(&mut self, claimed: &Claimed) {
+        if let Some(record) = &claimed.previous {
+            self.groups.clone_from(&record.groups);
+            self.tags = record.tags.clone().into_iter().collect();
+        }
+    }
+}
+
+fn groups(names: &[String]) -> Vec<GroupName> {
+    names.iter().filter_map(|name| GroupName::parse(name).ok()).collect()
+}

@@ -1,0 +1,462 @@
+//! A client's stay on this node: all that is held for it, with or without a socket.
+//!
+//! What always holds: one task owns a stay. It gives it up whole, to the task that has the client's next socket
+//! ([`Wish::Yield`]); when it drops it, seats, groups, presence and requests go with it.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use tokio::sync::oneshot;
+use trestle_cluster::Seat as PresenceSeat;
+use trestle_codec::{Encoded, Encoding, Resume, encode};
+use trestle_hub::{Facts, Mail, Member, Presence, Seat};
+use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, State, Taken};
+use trestle_wire::{
+    ChannelName, GroupName, Reason, Refusal, SessionId,
+    v1::{self, server_frame},
+};
+
+use crate::{
+    Edge,
+    act::{Actor, Wanted},
+    lane::{Done, Lane, Regrouped},
+    upgrade::Hello,
+};
+
+/// Ids of live messages that are remembered while a client moves to another node: a second at 4,096 messages.
+const REMEMBERED_MAX: usize = 4096;
+
+/// A channel that is listened to.
+pub(crate) struct Listening {
+    pub(crate) seat: Seat,
+    /// Whether others see the session there, where the namespace has presence.
+    pub(crate) present: Option<PresenceSeat>,
+    /// Whether the client wants to know who comes and goes.
+    pub(crate) watch: Option<Seat>,
+}
+
+/// What others want of the task that owns a stay, by [`Mail::Edge`].
+pub(crate) enum Wish {
+    /// The client has a new socket, here or on another node: give the stay up.
+    Yield(oneshot::Sender<Stay>),
+    /// The client is about to move: remember what is delivered live.
+    Remember(oneshot::Sender<()>),
+    /// The client is asked to connect again.
+    Leave(v1::DrainNotice),
+    /// Answers that came after the session had moved here.
+    Late(Vec<v1::ServerFrame>),
+    /// The session has gone on elsewhere, without a word to this node.
+    Gone,
+}
+
+impl Wish {
+    /// Puts it into a member's mailbox; `false` if its task has ended or does not keep up.
+    pub(crate) fn send(self, member: &Member) -> bool {
+        let wish: Box<dyn Any + Send> = Box::new(self);
+        member.mail.post(Mail::Edge(wish)).is_ok()
+    }
+}
+
+/// All that is held for a client.
+pub(crate) struct Stay {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) encoding: Encoding,
+    pub(crate) session: Session,
+    pub(crate) member: Arc<Member>,
+    pub(crate) lane: Lane,
+    pub(crate) seats: HashMap<ChannelName, Listening>,
+    pub(crate) groups: HashMap<GroupName, Seat>,
+    pub(crate) presence: Option<Presence>,
+    pub(crate) replay: Replay,
+    /// Which resume this is: what the next token must say.
+    pub(crate) epoch: u64,
+    /// Whether something that the client should get cannot be given to it any more: only the channels' logs can.
+    pub(crate) broken: bool,
+    /// Since [`Wish::Remember`]; `None` before.
+    remembered: Option<Vec<u64>>,
+    /// Reused between rounds.
+    actions: Vec<Action>,
+}
+
+/// A client that wants to be let in.
+pub(crate) struct Admit {
+    /// Its `connect` frame; 0 if it sent none.
+    pub(crate) id: u32,
+    pub(crate) token: Option<String>,
+    pub(crate) resume: Option<Box<Resume>>,
+}
+
+/// What an event asks of whoever has the socket.
+#[derive(Default)]
+pub(crate) struct Asked {
+    /// Ask the gate.
+    pub(crate) admit: Option<Admit>,
+    /// To be written before all else, and not counted.
+    pub(crate) welcome: Option<v1::ServerFrame>,
+    pub(crate) ping: bool,
+    pub(crate) close: Option<trestle_wire::CloseCode>,
+}
+
+impl Stay {
+    /// The stay of a client whose socket was just opened.
+    pub(crate) fn new(edge: &Arc<Edge>, encoding: Encoding, address: SocketAddr) -> Self {
+        Self::of(edge, SessionId::new(&edge.node, fastrand::u128(..)), encoding, address)
+    }
+
+    /// The stay of a session that was elsewhere.
+    pub(crate) fn of(edge: &Arc<Edge>, id: SessionId, encoding: Encoding, address: SocketAddr) -> Self {
+        let config = &edge.session;
+        let limits = OutboxLimits { bytes_max: config.outbox_bytes_max, frames_max: config.outbox_frames_max };
+        let replay = ReplayLimits { bytes_max: config.replay_bytes_max, frames_max: config.replay_frames_max };
+        let member = Member::new(id.clone(), encoding, Outbox::new(limits));
+        *member.facts.lock() = Facts { address: Some(address), connected: SystemTime::now(), ..Facts::default() };
+        let session = Session::new(
+            id,
+            edge.node.clone(),
+            u32::try_from(edge.config.frame_bytes_max).unwrap_or(u32::MAX),
+            Arc::clone(config),
+            Arc::clone(&edge.rules),
+            Arc::clone(&edge.channels),
+            now(),
+        );
+        Self {
+            edge: Arc::clone(edge),
+            encoding,
+            session,
+            member: Arc::new(member),
+            lane: Lane::default(),
+            seats: HashMap::new(),
+            groups: HashMap::new(),
+            presence: None,
+            replay: Replay::new(replay),
+            epoch: 0,
+            broken: false,
+            remembered: None,
+            actions: Vec::new(),
+        }
+    }
+}
+
+/// What happens to it.
+impl Stay {
+    /// Gives `event` to the session and does what it says, but for what needs the socket.
+    pub(crate) fn on(&mut self, event: Event) -> Asked {
+        self.decide(event, None)
+    }
+
+    /// What others want of the session; `done` is told when it is done.
+    pub(crate) fn update(&mut self, change: v1::UpdateSessionsRequest, done: oneshot::Sender<()>) -> Asked {
+        self.decide(Event::Update(change), Some(done))
+    }
+
+    fn decide(&mut self, event: Event, done: Option<oneshot::Sender<()>>) -> Asked {
+        let mut asked = Asked::default();
+        let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+        let mut changed = false;
+        let mut actions = std::mem::take(&mut self.actions);
+        self.session.on(event, now(), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Welcome(frame) => asked.welcome = Some(frame),
+                Action::Send(frame) => self.send(&frame),
+                Action::Admit { id, token, resume } => asked.admit = Some(Admit { id, token, resume }),
+                Action::Ping => asked.ping = true,
+                Action::Close(code) => asked.close = Some(code),
+                Action::Acked { received } => self.replay.acked(received),
+                Action::JoinGroup(group) if self.groups.contains_key(&group) => {}
+                Action::JoinGroup(group) => joins.push(group),
+                Action::LeaveGroup(group) => leaves.push(group),
+                Action::Tags(tags) => self.member.facts.lock().tags = tags,
+                Action::NotUpdated(refusal) => {
+                    tracing::info!(%refusal, session = %self.member.session, "groups and tags are not changed");
+                }
+                Action::Changed => changed = true,
+                Action::Expired => self.expire(),
+                action => self.act(action),
+            }
+        }
+        self.actions = actions;
+        if !joins.is_empty() || !leaves.is_empty() {
+            self.lane.in_order(self.actor().regroup(joins, leaves, done), 0);
+        } else if let Some(done) = done {
+            // Whoever asked may have gone.
+            let _told = done.send(());
+        }
+        if changed {
+            self.changed();
+        }
+        asked
+    }
+
+    fn act(&mut self, action: Action) {
+        let actor = self.actor();
+        match action {
+            Action::Subscribe { id, channel, since, presence, inbox } => {
+                let wanted = Wanted { channel, since, presence, inbox, answered: id != 0 };
+                self.lane.in_order(actor.subscribe(id, wanted), 0);
+            }
+            Action::Unsubscribe { id, channel } => {
+                let left = Event::Unsubscribed { id, channel: channel.clone() };
+                self.lane.in_order(Box::pin(async { Done::Unseat(channel, left) }), 0);
+            }
+            Action::Publish { id, channel, history, message } => {
+                let bytes = message.envelope.payload.len();
+                self.lane.in_order(actor.publish(id, channel, history, message), bytes);
+            }
+            Action::Deliver { id, message, handled } => {
+                let bytes = message.envelope.payload.len();
+                self.lane.in_order(actor.deliver(id, handled, message), bytes);
+            }
+            Action::Request { id, message, timeout } => {
+                self.lane.beside(actor.request(id, timeout, message));
+            }
+            Action::History { id, channel, page, limit } => {
+                self.lane.in_order(actor.history(id, channel, page, limit), 0);
+            }
+            Action::Presence { id, channel } => {
+                self.lane.in_order(actor.presence(id, channel), 0);
+            }
+            Action::AckInbox { id, offset } => {
+                self.lane.in_order(actor.ack_inbox(id, offset), 0);
+            }
+            // Done by whoever reads them.
+            _ => {}
+        }
+    }
+
+    /// Takes what the lane has done.
+    pub(crate) fn done(&mut self, done: Done) -> Asked {
+        let event = match done {
+            Done::Tell(event) => event,
+            Done::Seated(channel, listening, event) => {
+                self.seat(channel, listening);
+                event
+            }
+            Done::Resumed(channel, listening) => {
+                let result = listening.map(|listening| self.seat(channel.clone(), listening));
+                Event::Subscribed { id: 0, channel, result }
+            }
+            Done::Unseat(channel, event) => {
+                self.seats.remove(&channel);
+                self.member.facts.lock().subscriptions.retain(|name| *name != channel);
+                event
+            }
+            Done::Groups(regrouped) => {
+                self.regrouped(regrouped);
+                return Asked::default();
+            }
+            Done::Present(present) => {
+                for (channel, seat) in present {
+                    if let Some(listening) = self.seats.get_mut(&channel) {
+                        listening.present = Some(seat);
+                    }
+                }
+                return Asked::default();
+            }
+            Done::Beside(doing) => {
+                self.lane.beside(doing);
+                return Asked::default();
+            }
+        };
+        self.on(event)
+    }
+
+    fn seat(&mut self, channel: ChannelName, listening: Listening) {
+        self.member.facts.lock().subscriptions.push(channel.clone());
+        self.seats.insert(channel, listening);
+    }
+
+    fn regrouped(&mut self, Regrouped { joined, left, done }: Regrouped) {
+        for (group, seat) in joined {
+            match seat {
+                Ok(seat) => _ = self.groups.insert(group, seat),
+                Err(refusal) => {
+                    tracing::warn!(%group, %refusal, session = %self.member.session, "a group is not joined")
+                }
+            }
+        }
+        for group in left {
+            self.groups.remove(&group);
+        }
+        self.member.facts.lock().groups = self.groups.keys().cloned().collect();
+        if let Some(done) = done {
+            // Whoever asked may have gone.
+            let _told = done.send(());
+        }
+    }
+
+    /// What the lane of a stay that was given away has come to, as frames.
+    pub(crate) fn late(&mut self, done: Done) -> Vec<v1::ServerFrame> {
+        let event = match done {
+            Done::Tell(event) | Done::Unseat(_, event) => event,
+            // It was begun for this node, and the client is elsewhere.
+            Done::Seated(channel, _, Event::Subscribed { id, .. }) => {
+                let lost = Refusal::new(Reason::AnswerLost, "the session has moved to another node; subscribe again");
+                Event::Subscribed { id, channel, result: Err(lost) }
+            }
+            Done::Beside(doing) => {
+                self.lane.beside(doing);
+                return Vec::new();
+            }
+            Done::Seated(..) | Done::Resumed(..) | Done::Groups(_) | Done::Present(_) => return Vec::new(),
+        };
+        let mut actions = Vec::new();
+        self.session.on(event, now(), &mut actions);
+        let frames = actions.into_iter().filter_map(|action| match action {
+            Action::Send(frame) => Some(frame),
+            _ => None,
+        });
+        frames.collect()
+    }
+}
+
+/// What is known of it.
+impl Stay {
+    /// Does what an identity is needed for before the session has it.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor {
+            edge: Arc::clone(&self.edge),
+            member: Arc::clone(&self.member),
+            user: self.session.identity().user.clone(),
+        }
+    }
+
+    /// The client is at another address now.
+    pub(crate) fn moved(&mut self, hello: &Hello) {
+        self.member.facts.lock().address = Some(hello.address);
+        self.remembered = None;
+    }
+
+    /// What the session listens to, all of it with nothing missing.
+    pub(crate) fn subscriptions(&self) -> Vec<v1::Subscribed> {
+        let heard = |(channel, listening): (&ChannelName, &Listening)| v1::Subscribed {
+            channel: channel.to_string(),
+            recovered: true,
+            offset: listening.seat.offset(),
+        };
+        self.seats.iter().map(heard).collect()
+    }
+
+    /// From now on the ids of live messages are remembered.
+    pub(crate) fn remember(&mut self) {
+        self.remembered.get_or_insert_default();
+    }
+
+    /// The ids that were.
+    pub(crate) fn remembered(&mut self) -> Vec<u64> {
+        self.remembered.take().unwrap_or_default()
+    }
+
+    /// Puts a frame of the gateway's own into the outbox.
+    pub(crate) fn send(&self, frame: &v1::ServerFrame) {
+        if let Some(server_frame::Frame::Error(error)) = &frame.frame {
+            self.edge.metrics.refused(&error.reason);
+        }
+        // A full outbox has closed itself, and wakes this task.
+        let _closed = self.member.outbox.push(encode(self.encoding, frame, &self.edge.schemas.current()), None);
+    }
+
+    /// Tells of a loss whose size is not known.
+    pub(crate) fn tell_gap(&self, channel: &str, reason: v1::GapReason) {
+        let gap = v1::Gap { channel: channel.into(), reason: reason.into(), ..v1::Gap::default() };
+        self.send(&v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(gap)) });
+    }
+
+    /// What was taken from the outbox, as a frame to be written.
+    pub(crate) fn finished(&mut self, taken: Taken) -> Encoded {
+        match taken {
+            Taken::Frame(frame, label) => {
+                if let (Some(remembered), Some(label)) = (&mut self.remembered, label)
+                    && label.offset == 0
+                    && remembered.len() < REMEMBERED_MAX
+                {
+                    remembered.push(label.id);
+                }
+                frame
+            }
+            Taken::Gap(gap) => {
+                let frame = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(gap)) };
+                encode(self.encoding, &frame, &self.edge.schemas.current())
+            }
+        }
+    }
+
+    /// What was taken from the outbox cannot be delivered any more, or its rooms not be kept up with.
+    pub(crate) fn give_up_stream(&mut self) {
+        self.broken = true;
+        self.member.outbox.close();
+        self.seats.clear();
+        self.groups.clear();
+    }
+
+    /// The client is not there: others do not see it on its channels.
+    pub(crate) fn disappear(&mut self) {
+        for listening in self.seats.values_mut() {
+            listening.present = None;
+        }
+    }
+
+    /// It is there again.
+    pub(crate) fn reappear(&mut self) {
+        let gone = |(channel, listening): (&ChannelName, &Listening)| {
+            (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
+        };
+        let channels: Vec<_> = self.seats.iter().filter_map(gone).collect();
+        if !channels.is_empty() {
+            self.lane.in_order(self.actor().reappear(channels), 0);
+        }
+    }
+
+    /// Tells whoever wants to know, and the registry, what the session is now.
+    fn changed(&self) {
+        let mut facts = self.member.facts.lock();
+        facts.state = self.session.state();
+        facts.user.clone_from(&self.session.identity().user);
+        let watched = self.seats.iter().filter(|(_, listening)| listening.watch.is_some());
+        self.edge.registry.note(v1::SessionRecord {
+            session_id: self.member.session.to_string(),
+            epoch: self.epoch,
+            state: state(self.session.state()).into(),
+            user: self.session.identity().user.as_ref().map(ToString::to_string).unwrap_or_default(),
+            node: self.edge.node.to_string(),
+            address: facts.address.map(|address| address.to_string()).unwrap_or_default(),
+            connected: Some(facts.connected.into()),
+            written: None,
+            subscriptions: self.seats.keys().map(ToString::to_string).collect(),
+            groups: self.session.service_groups().map(ToString::to_string).collect(),
+            tags: self.session.service_tags().clone().into_iter().collect(),
+            watched: watched.map(|(channel, _)| channel.to_string()).collect(),
+        });
+    }
+
+    fn expire(&mut self) {
+        self.edge.tell(self, v1::SessionChange::SessionExpired);
+        let (edge, session) = (Arc::clone(&self.edge), self.member.session.clone());
+        self.edge.background.spawn(async move {
+            // The registry goes on trying by itself.
+            if let Err(error) = edge.registry.end(&session).await {
+                tracing::debug!(%error, %session, "that a session is over is not written yet");
+            }
+        });
+    }
+}
+
+/// A session's state on the wire.
+pub(crate) fn state(state: State) -> v1::SessionState {
+    match state {
+        State::Connecting => v1::SessionState::Connecting,
+        State::Active => v1::SessionState::Active,
+        State::Pending => v1::SessionState::Pending,
+        State::Expired => v1::SessionState::Expired,
+    }
+}
+
+/// The time by the runtime's clock, which a simulation can hold still.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,60 @@
+//! Write: frames from the outbox in, WebSocket messages out, several frames to a message under load.
+//!
+//! What always holds: what is written was counted and kept for a resume first.
+
+use trestle_codec::{Encoded, join};
+use trestle_wire::CloseCode;
+
+use crate::{
+    connection::Connection,
+    websocket::{Stream, WebSocket},
+};
+
+/// Frames that share one WebSocket message under load. JSON arrays and their parsers cope well with that many; more would
+/// only delay the first of them.
+pub(crate) const BATCH_FRAMES_MAX: usize = 64;
+/// Bytes after which a batch ends: what one write can hand to the kernel's default send buffer.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+impl Connection {
+    /// Counts, keeps for a resume and writes what was taken from the outbox.
+    pub(crate) fn write_taken<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Option<CloseCode> {
+        let mut taken = std::mem::take(&mut self.taken);
+        let mut frames = Vec::with_capacity(taken.len());
+        for one in taken.drain(..) {
+            let frame = self.stay.finished(one);
+            self.stay.replay.wrote(frame.clone());
+            frames.push(frame);
+        }
+        self.taken = taken;
+        self.write(socket, &frames)
+    }
+
+    /// Hands frames to the socket, several to a message.
+    pub(crate) fn write<S: Stream>(&self, socket: &mut WebSocket<S>, mut rest: &[Encoded]) -> Option<CloseCode> {
+        let metrics = &self.edge.metrics;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch(rest));
+            let message = join(self.hello.encoding, batch);
+            metrics.messages_out.inc();
+            metrics.frames_out.inc_by(batch.len() as u64);
+            metrics.bytes_out.inc_by(message.len() as u64);
+            if let Err(error) = socket.write(message) {
+                tracing::error!(%error, session = %self.stay.member.session, "a frame could not be written");
+                return Some(CloseCode::Internal);
+            }
+            rest = after;
+        }
+        None
+    }
+}
+
+/// How many of the frames share the next message.
+fn batch(frames: &[Encoded]) -> usize {
+    let mut bytes = 0;
+    let fits = frames.iter().take(BATCH_FRAMES_MAX).take_while(|frame| {
+        bytes += frame.len();
+        bytes <= BATCH_BYTES_MAX
+    });
+    fits.count().max(1)
+}

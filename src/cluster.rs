@@ -1,0 +1,84 @@
+//! This node among the others: its heartbeat, the registry of sessions, presence.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry as Metrics;
+use trestle_bus::Fabric;
+use trestle_cluster::{Nodes, NodesParts, Presence, PresenceParts, Registry, RegistryParts};
+use trestle_hub::Hub;
+use trestle_wire::{ChannelName, NodeId, Subjects, v1};
+
+use crate::config::{Config, Role};
+
+/// What the parts of the cluster are made of.
+pub(crate) struct Cluster<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) node: &'a NodeId,
+    pub(crate) subjects: &'a Subjects,
+    pub(crate) fabric: &'a Fabric,
+}
+
+/// Who hears of presence: the hub, which is there only after the presence is.
+#[derive(Clone, Default)]
+pub(crate) struct Watchers(Arc<Mutex<Weak<Hub>>>);
+
+impl Watchers {
+    /// From now on `hub` hears it.
+    pub(crate) fn tell(&self, hub: &Arc<Hub>) {
+        *self.0.lock() = Arc::downgrade(hub);
+    }
+}
+
+impl Cluster<'_> {
+    /// Takes this node's place among the others.
+    pub(crate) async fn nodes(&self, metrics: &mut Metrics) -> anyhow::Result<Arc<Nodes>> {
+        let roles = self.config.roles.iter().map(|role| match role {
+            Role::Edge => "edge",
+            Role::Bridge => "bridge",
+            Role::Connector => "connector",
+        });
+        let nodes = Nodes::open(NodesParts {
+            node: self.node.clone(),
+            roles: roles.map(str::to_owned).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            endpoint: self.config.edge.endpoint.clone().unwrap_or_default(),
+            subjects: self.subjects.clone(),
+            fabric: self.fabric.clone(),
+            config: self.config.cluster.clone(),
+            registry: metrics,
+        });
+        Ok(nodes.await?)
+    }
+
+    /// Opens the registry of sessions.
+    pub(crate) async fn registry(&self, metrics: &mut Metrics) -> anyhow::Result<Arc<Registry>> {
+        let registry = Registry::open(RegistryParts {
+            node: self.node.clone(),
+            fabric: self.fabric.clone(),
+            config: self.config.cluster.clone(),
+            resume_window: self.config.session.resume_window,
+            inbox_ttl: self.config.inbox.ttl,
+            registry: metrics,
+        });
+        Ok(registry.await?)
+    }
+
+    /// Begins to know who is on which channel; what happens there goes to `watchers`.
+    pub(crate) fn presence(&self, nodes: &Nodes, watchers: &Watchers, metrics: &mut Metrics) -> Arc<Presence> {
+        let Watchers(hub) = watchers.clone();
+        Presence::open(PresenceParts {
+            nodes,
+            subjects: self.subjects.clone(),
+            fabric: self.fabric.clone(),
+            config: self.config.cluster.clone(),
+            sink: Arc::new(move |channel: ChannelName, event: v1::PresenceEvent| {
+                let hub = hub.lock().upgrade();
+                if let Some(hub) = hub {
+                    hub.tell_watchers(&channel, v1::server_frame::Frame::PresenceEvent(event));
+                }
+            }),
+            registry: metrics,
+        })
+    }
+}

@@ -98,7 +98,7 @@ pub trait Log: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`BusError::NoLog`] if no log covers `subject`; [`BusError::Full`] above [`LogSpec::bytes_max`] (nothing was
-    /// stored; what is done with makes room); [`BusError::Timeout`] if it is not known to be stored (try again
+    /// stored; what is done with makes room, soon); [`BusError::Timeout`] if it is not known to be stored (try again
     /// with the same `dedup` id); those of [`Bus::publish`].
     async fn append(&self, subject: &Subject, dedup: Option<&str>, payload: Bytes) -> Result<Appended, BusError>;
 

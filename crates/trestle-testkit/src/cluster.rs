@@ -106,6 +106,22 @@ impl NatsCluster {
         self.servers[at].stop().await
     }
 
+    /// Lets one do nothing until [`NatsCluster::resume`]; the others go on without it.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn pause(&mut self, at: usize) -> anyhow::Result<()> {
+        self.servers[at].pause()
+    }
+
+    /// Lets one go on, behind the others.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn resume(&mut self, at: usize) -> anyhow::Result<()> {
+        self.servers[at].resume()
+    }
+
     /// Starts one again on the same port with the same data, and waits until the cluster is whole as far as it runs.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    process::{PATIENCE, Process},
+    process::{PATIENCE, Process, Signal},
     provide::provided,
 };
 
@@ -101,6 +101,22 @@ impl NatsServer {
             process.kill().await?;
         }
         Ok(())
+    }
+
+    /// Lets it do nothing until [`NatsServer::resume`], as if its machine were starved: it stands behind by then.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.process.iter_mut().try_for_each(|process| process.signal(Signal::STOP))
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.process.iter_mut().try_for_each(|process| process.signal(Signal::CONT))
     }
 
     /// Starts it again on the same port with the same data, after stopping it if it runs.

@@ -14,7 +14,7 @@ use trestle_wire::v1;
 
 use crate::{
     Shared,
-    metrics::Told,
+    metrics::Telling,
     serve::Backoff,
     service::{Intake, Service},
 };
@@ -75,7 +75,7 @@ fn hear(service: &Service, heard: Heard) {
         },
         Heard::Lost(count) => {
             tracing::warn!(service = %service.name, count, "the bus lost session events");
-            service.metrics.told(Told::BusLost);
+            service.metrics.told(Telling::BusLost);
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) enum Outgoing {
     Cancel(DeliveryId),
     /// The node is about to stop.
     Draining(v1::Draining),
+    /// Something happened to a session; it has a queue of its own.
+    Event(v1::SessionEvent),
 }
 
 /// Session events that may wait for one stream. 256 of some 200 bytes are 50 KiB.

@@ -126,7 +126,7 @@ impl Metrics {
                 let labels = Dropped { service: service.to_string(), reason: reason.word() };
                 self.dropped.get_or_create_owned(&labels)
             }),
-            told: Told::ALL.map(|outcome| {
+            told: Telling::ALL.map(|outcome| {
                 let labels = TellingOf { service: service.to_string(), outcome: outcome.word() };
                 self.session_events.get_or_create_owned(&labels)
             }),
@@ -152,7 +152,7 @@ pub(crate) struct ServiceMetrics {
     serve: Histogram,
     deliveries: [Counter; Outcome::ALL.len()],
     dropped: [Counter; Drop::ALL.len()],
-    told: [Counter; Told::ALL.len()],
+    told: [Counter; Telling::ALL.len()],
 }
 
 /// What became of a delivery.
@@ -227,7 +227,7 @@ impl Drop {
 
 /// What became of a session event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Telling {
     /// An instance is told.
     Told,
     /// Every instance that wants to know has a full queue.
@@ -236,7 +236,7 @@ pub(crate) enum Told {
     BusLost,
 }
 
-impl Told {
+impl Telling {
     const ALL: [Self; 3] = [Self::Told, Self::NoRoom, Self::BusLost];
 
     /// As the label says it.
@@ -272,7 +272,7 @@ impl ServiceMetrics {
     }
 
     /// A session event was told, or was not.
-    pub(crate) fn told(&self, outcome: Told) {
+    pub(crate) fn told(&self, outcome: Telling) {
         self.told[outcome as usize].inc();
     }
 }
@@ -291,7 +291,7 @@ mod tests {
         billing.dropped(Drop::NoRoom);
         metrics.pushed("channel", "ok");
         metrics.controlled("kick", "user", "ok");
-        billing.told(Told::NoRoom);
+        billing.told(Telling::NoRoom);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes everything");
         for line in [
@@ -312,6 +312,6 @@ mod tests {
     fn each_outcome_and_reason_has_its_own_counter() {
         assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
         assert!(Drop::ALL.iter().enumerate().all(|(place, reason)| *reason as usize == place));
-        assert!(Told::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
+        assert!(Telling::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
     }
 }

@@ -65,10 +65,7 @@ impl Writer {
             None => tokio::select! {
                 biased;
                 answer = self.answers.recv() => return answer.or_else(|| attached.farewell()),
-                next = attached.next() => match next {
-                    Next::Outgoing(first) => first,
-                    Next::Event(event) => return Some(Ok(frame(Frame::SessionEvent(event)))),
-                },
+                first = attached.next() => first,
             },
         };
         let (frame, next) = attached.write(first);
@@ -77,18 +74,12 @@ impl Writer {
     }
 }
 
-/// What is written next of what did not come from the conversation.
-enum Next {
-    Outgoing(Outgoing),
-    Event(v1::SessionEvent),
-}
-
 impl Attached {
     /// Waits for either queue; neither starves the other.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> Outgoing {
         tokio::select! {
-            Some(outgoing) = self.queue.outgoing.recv() => Next::Outgoing(outgoing),
-            Some(event) = self.queue.events.recv() => Next::Event(event),
+            Some(outgoing) = self.queue.outgoing.recv() => outgoing,
+            Some(event) = self.queue.events.recv() => Outgoing::Event(event),
             else => std::future::pending().await,
         }
     }
@@ -112,6 +103,7 @@ impl Attached {
                 return (Frame::Cancel(v1::Cancel { delivery_id: id.0 }), None);
             }
             Outgoing::Draining(draining) => return (Frame::Draining(draining), None),
+            Outgoing::Event(event) => return (Frame::SessionEvent(event), None),
         };
         let mut bytes = size(&delivery);
         let mut deliveries = vec![delivery];

@@ -15,7 +15,7 @@ use trestle_wire::{ServiceName, v1};
 
 use crate::{
     instance::{Handed, Instance},
-    metrics::{Metrics, ServiceMetrics, Told},
+    metrics::{Metrics, ServiceMetrics, Telling},
     parcel::{Parcel, Task},
     pool::{InstanceId, Pool},
 };
@@ -119,11 +119,11 @@ impl Service {
             state.listeners.rotate_left(1);
             let Some(instance) = state.listeners.back() else { break };
             match instance.tell(event) {
-                Ok(()) => return self.metrics.told(Told::Told),
+                Ok(()) => return self.metrics.told(Telling::Told),
                 Err(back) => event = back,
             }
         }
-        self.metrics.told(Told::NoRoom);
+        self.metrics.told(Telling::NoRoom);
     }
 
     /// Parts with an instance; intakes whose type nobody takes any more stop. Returns what it had in hand, and what of

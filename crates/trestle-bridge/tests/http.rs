@@ -59,7 +59,11 @@ async fn every_target_is_taken() {
         (json!({"channel": "room:42"}), 0, true),
         (json!({"session": "node-2.00000000000000000000000000000007"}), 1, false),
         (json!({"user": "ann"}), 1, false),
+        (json!({"group": "vips"}), 0, false),
+        (json!({"tags": "plan=pro"}), 0, false),
         (json!({"everyone": {}}), 0, false),
+        (json!({"everyone": {"exceptSessions": ["node-2.00000000000000000000000000000007"]}}), 0, false),
+        (json!({"inbox": "ann"}), 0, true),
     ] {
         let (status, answer) = call(&house, push(&json!({"target": target, "message": message}))).await;
         assert_eq!(status, StatusCode::OK, "{answer}");

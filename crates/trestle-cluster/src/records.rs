@@ -44,6 +44,8 @@ pub(crate) struct Lifetimes {
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) session: SessionId,
+    /// Tells it from a write of the same session that was forgotten meanwhile.
+    serial: u64,
     /// What must be there before; 0 is nothing.
     pub(crate) expected: u64,
     pub(crate) value: Bytes,
@@ -80,6 +82,8 @@ struct Kept {
     /// Whether `refreshes` holds it.
     in_refreshes: bool,
     stage: Stage,
+    /// The write that is under way, or was last.
+    serial: u64,
     /// Those who wait for its end to be written.
     waiting: Vec<oneshot::Sender<Result<bool, BusError>>>,
 }
@@ -99,6 +103,7 @@ pub(crate) struct Records {
     /// Those who want everything written now.
     pub(crate) flushing: usize,
     dirty: usize,
+    serial: u64,
 }
 
 impl Records {
@@ -113,6 +118,7 @@ impl Records {
             refreshes: BinaryHeap::new(),
             flushing: 0,
             dirty: 0,
+            serial: 0,
         }
     }
 
@@ -214,9 +220,10 @@ impl Records {
         loop {
             let session = self.pop(now)?;
             let Some(kept) = self.kept.get_mut(&session).filter(|kept| kept.stage == Stage::Queued) else { continue };
-            kept.stage = Stage::Writing;
+            self.serial += 1;
+            (kept.stage, kept.serial) = (Stage::Writing, self.serial);
             let (expected, ttl) = (kept.revision, kept.ttl(self.lifetimes));
-            return Some(Write { value: kept.value(wall), expected, ttl, session });
+            return Some(Write { value: kept.value(wall), serial: self.serial, expected, ttl, session });
         }
     }
 
@@ -261,9 +268,14 @@ impl Records {
         due.chain(refresh).min()
     }
 
+    /// What `write` is about, unless that was forgotten meanwhile.
+    fn of(&mut self, write: &Write) -> Option<&mut Kept> {
+        self.kept.get_mut(&write.session).filter(|kept| kept.serial == write.serial)
+    }
+
     /// A write was stored.
-    pub(crate) fn wrote(&mut self, session: &SessionId, revision: u64, now: Instant) {
-        let Some(kept) = self.kept.get_mut(session) else { return };
+    pub(crate) fn wrote(&mut self, write: &Write, revision: u64, now: Instant) {
+        let (session, Some(kept)) = (&write.session, self.of(write)) else { return };
         kept.revision = kept.revision.max(revision);
         match kept.stage {
             Stage::Stale => self.again(session),
@@ -282,14 +294,14 @@ impl Records {
     }
 
     /// A write was not stored, as something else was there. True: the session has gone on elsewhere.
-    pub(crate) fn found(&mut self, session: &SessionId, found: Found, now: Instant) -> bool {
-        let Some(kept) = self.kept.get_mut(session) else { return false };
+    pub(crate) fn found(&mut self, write: &Write, found: Found, now: Instant) -> bool {
+        let (session, Some(kept)) = (&write.session, self.of(write)) else { return false };
         let ended = kept.state == v1::SessionState::Expired;
         match found {
             Found::Nothing => kept.revision = 0,
             Found::Ours { revision, expired: true, .. } if ended => {
                 kept.stage = Stage::Writing;
-                self.wrote(session, revision, now);
+                self.wrote(write, revision, now);
                 return false;
             }
             Found::Ours { revision, epoch, expired: false } => {
@@ -306,8 +318,8 @@ impl Records {
     }
 
     /// A write failed; it is tried again.
-    pub(crate) fn failed(&mut self, session: &SessionId, error: &BusError, now: Instant) {
-        let Some(kept) = self.kept.get_mut(session) else { return };
+    pub(crate) fn failed(&mut self, write: &Write, error: &BusError, now: Instant) {
+        let (session, Some(kept)) = (&write.session, self.of(write)) else { return };
         for waiting in kept.waiting.drain(..) {
             let _nobody_waits = waiting.send(Err(error.clone()));
         }
@@ -366,6 +378,7 @@ impl Kept {
             refresh_at: None,
             in_refreshes: false,
             stage: Stage::Clean,
+            serial: 0,
             waiting: Vec::new(),
         }
     }
@@ -401,3 +414,6 @@ fn scatter(session: &SessionId) -> f64 {
     let digits = &text[text.len().saturating_sub(4)..];
     f64::from(u16::from_str_radix(digits, 16).unwrap_or(0)) / f64::from(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests;

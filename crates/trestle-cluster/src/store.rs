@@ -152,7 +152,7 @@ fn shorten(handover: &v1::Handover, most: usize) -> v1::Handover {
         if over == 0 {
             break;
         }
-        over = over.saturating_sub(frame.len());
+        over = over.saturating_sub(1 + prost::length_delimiter_len(frame.len()) + frame.len());
         dropped += 1;
     }
     left.frames.drain(..dropped);

@@ -113,22 +113,22 @@ impl Table {
             part.missing = part.missing.or(Some(Missing { asked: 0, next: now }));
         }
         let next = part.sequence + 1;
-        if change.whole && (part.missing.is_some() || change.sequence > next) {
+        if change.whole && (change.sequence > next || part.missing.is_some()) {
             self.replace(node, change);
-        } else if part.missing.is_some() && change.sequence == 1 && !digest {
-            self.replace(node, change); // the first that it has ever said is the whole too
         } else if digest && change.sequence == part.sequence {
-        } else if part.missing.is_none() && !digest && change.sequence <= next {
-            if change.sequence == next {
-                part.sequence = next;
-                self.update(node, change);
-            }
-        } else if part.missing.is_none() && change.sequence > part.sequence {
+            part.missing = None;
+        } else if !digest && change.sequence == next {
+            (part.sequence, part.missing) = (next, None);
+            // The first that it has ever said is all that there is; a whole that comes in its turn holds nothing new.
+            if next == 1 { self.replace(node, change) } else { self.update(node, change) }
+        } else if let Some(missing) = &mut part.missing {
+            missing.asked = 0; // it speaks of the channel, so it has not left it: it is asked until it answers
+        } else if change.sequence > part.sequence {
             part.missing = Some(Missing { asked: 0, next: now });
         }
     }
 
-    /// Those who came and went on `node`. A whole that comes in its turn holds nothing new.
+    /// Those who came and went on `node`.
     fn update(&mut self, node: &NodeId, change: &v1::PresenceChange) {
         for (session, user) in members(&change.joined) {
             if self.parts.get_mut(node).is_some_and(|part| part.members.insert(session.clone())) {

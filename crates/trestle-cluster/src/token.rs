@@ -193,8 +193,9 @@ mod tests {
         fn no_cut_and_no_addition_is_accepted(ticket in tickets(), at: prop::sample::Index, more in "[A-Za-z0-9_.-]{1,8}") {
             let token = signer().issue(&ticket);
             prop_assert!(signer().read(&token[..at.index(token.len())], now()).is_err());
-            prop_assert!(signer().read(&format!("{token}{more}"), now()).is_err());
-            prop_assert!(signer().read(&format!("{more}{token}"), now()).is_err());
+            for longer in [format!("{token}{more}"), format!("{more}{token}")] {
+                prop_assert!(signer().read(&longer, now()).is_err());
+            }
         }
 
         #[test]

@@ -56,17 +56,17 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// One write, and what it teaches.
 async fn store(inner: Arc<Inner>, write: Write) {
     let (kv, key) = (&inner.fabric.kv, session_key(&write.session));
-    let outcome = match kv.compare_and_set(&key, write.expected, write.value, Some(write.ttl)).await {
+    let outcome = match kv.compare_and_set(&key, write.expected, write.value.clone(), Some(write.ttl)).await {
         Ok(Some(revision)) => {
             inner.metrics.written.inc();
-            return inner.change(|records| records.wrote(&write.session, revision, Instant::now()));
+            return inner.change(|records| records.wrote(&write, revision, Instant::now()));
         }
         Ok(None) => look(&inner, &key).await,
         Err(error) => Err(error),
     };
     match outcome {
         Ok(found) => {
-            let lost = inner.change(|records| records.found(&write.session, found, Instant::now()));
+            let lost = inner.change(|records| records.found(&write, found, Instant::now()));
             if lost {
                 inner.metrics.lost.inc();
                 tracing::info!(session = %write.session, "a session of this node has gone on elsewhere");
@@ -76,7 +76,7 @@ async fn store(inner: Arc<Inner>, write: Write) {
         Err(error) => {
             inner.metrics.failed.inc();
             tracing::warn!(session = %write.session, %error, "the record of a session was not written; it is tried again");
-            inner.change(|records| records.failed(&write.session, &error, Instant::now()));
+            inner.change(|records| records.failed(&write, &error, Instant::now()));
         }
     }
 }

@@ -392,7 +392,11 @@ impl Connection {
         let Arrival { stay, event, again, before, had, channels } = arrival;
         let resumed = stay.is_some();
         if let Some(stay) = stay {
-            self.stay = stay;
+            let visitor = std::mem::replace(&mut self.stay, stay);
+            if matches!(event, Event::Admitted(_)) {
+                // What came from elsewhere has no conversation of its own yet: it is this one, with the client's `connect`.
+                self.stay.session = visitor.session;
+            }
         }
         let asked = self.stay.on(event);
         tracing::debug!(
@@ -412,6 +416,9 @@ impl Connection {
         }
         if !had.is_empty() {
             self.drop_had(&had);
+            if self.write_taken(socket).is_some() {
+                return Some(CloseCode::Internal);
+            }
         }
         for channel in channels {
             let doing = self.stay.actor().resubscribe(channel);

@@ -259,12 +259,9 @@ impl Visit<'_> {
             let recovered = history || (live && prepared);
             let subscribed = v1::Subscribed { channel: channel.to_string(), recovered, offset: position.offset };
             subscriptions.push((channel.clone(), subscribed));
-            if history {
+            if history || !live {
                 let presence = handover.watched.contains(&position.channel);
                 channels.push(Again { channel, since: Since::Offset(position.offset), presence, told: false });
-            } else if !live {
-                let presence = handover.watched.contains(&position.channel);
-                channels.push(Again { channel, since: Since::Now, presence, told: false });
             }
             if live && !recovered {
                 stay.tell_gap(&position.channel, GapReason::Failover);
@@ -311,8 +308,7 @@ impl Visit<'_> {
                 }
                 continue;
             }
-            let since = if self.edge.keeps(channel) { Since::Offset(*offset) } else { Since::Now };
-            let presence = self.watched(channel);
+            let (since, presence) = (Since::Offset(*offset), self.watched(channel));
             channels.push(Again { channel: channel.clone(), since, presence, told: true });
             known.push(channel.clone());
         }

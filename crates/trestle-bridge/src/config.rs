@@ -37,7 +37,7 @@ pub struct Config {
     /// Pushes of one stream that may be unanswered; more are not read until answers are out. 256: where acked appends to
     /// a NATS stream stop gaining from a longer window.
     pub push_window: usize,
-    /// How long a counted push, or a question who is on a channel, waits for one more node's answer. 50 ms: above a round trip between regions would be too
+    /// How long a counted push waits for one more node's count. 50 ms: above a round trip between regions would be too
     /// long for one within a site, where it is under 1 ms.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use trestle_wire::{
     Refusal,
-    v1::{self, node_ask::Ask},
+    v1::{self, node_answer::Answer, node_ask::Ask},
 };
 
 use crate::{Shared, nodes::is_edge};
@@ -39,13 +39,22 @@ impl Shared {
     /// The first refusal of a node; others may have begun all the same.
     pub(crate) async fn rebalance(&self) -> Result<Vec<v1::NodeShare>, Refusal> {
         let shares = shares(&self.nodes());
-        let asked = shares.iter().filter(|share| share.asked > 0);
-        let answers = join_all(asked.map(|share| async {
-            tracing::info!(node = share.node, sessions = share.sessions, asked = share.asked, "node told to shed");
-            self.ask(&share.node, Ask::Shed(share.asked)).await
-        }));
-        answers.await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(shares)
+        let shed = join_all(shares.into_iter().map(|share| self.shed(share))).await;
+        shed.into_iter().collect()
+    }
+
+    /// Tells a node that has a surplus to send it away; returns its share with what it really asked.
+    async fn shed(&self, share: v1::NodeShare) -> Result<v1::NodeShare, Refusal> {
+        if share.asked == 0 {
+            return Ok(share);
+        }
+        tracing::info!(node = share.node, sessions = share.sessions, asked = share.asked, "node told to shed");
+        let asked = match self.ask(&share.node, Ask::Shed(share.asked)).await? {
+            // It answers with the number of those that it could ask.
+            Some(Answer::Info(info)) => info.active.min(share.asked),
+            _ => share.asked,
+        };
+        Ok(v1::NodeShare { asked, ..share })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use prost::Message as _;
+use trestle_cluster::ask_presence;
 use trestle_wire::{
     Reason, Refusal,
     v1::{self, node_answer::Answer, node_ask::Ask},
@@ -89,10 +89,7 @@ impl Shared {
             let sentence = format!("the namespace {} has no presence", channel.namespace());
             return Err(Refusal::new(Reason::NoPresence, sentence).field("channel"));
         }
-        let ask = v1::PresenceAsk::default().encode_to_vec();
-        let subject = self.subjects.presence_ask(&channel);
-        let answers = self.fabric.bus.gather(&subject, ask.into(), self.edges_max(), self.config.count_quiet).await?;
-        Ok(together(request.channel, answers))
+        Ok(ask_presence(&self.fabric, &self.subjects, &channel, MEMBERS_MAX).await?)
     }
 
     /// A channel whose namespace is configured, and what that says.
@@ -140,23 +137,6 @@ fn merge(pages: Vec<v1::ListSessionsResponse>, limit: usize) -> v1::ListSessions
 fn liveliness(session: &v1::SessionInfo) -> (bool, std::cmp::Reverse<(i64, i32)>) {
     let age = session.heartbeat_age.unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 });
     (session.state() == v1::SessionState::Active, std::cmp::Reverse((age.seconds, age.nanos)))
-}
-
-/// Everybody of all nodes. No I/O.
-fn together(channel: String, answers: Vec<Bytes>) -> v1::PresenceState {
-    let mut members = BTreeMap::<String, String>::new();
-    for answer in answers {
-        match v1::PresenceChange::decode(answer) {
-            Ok(change) => members.extend(change.joined.into_iter().map(|member| (member.session_id, member.user))),
-            Err(error) => tracing::warn!(channel, %error, "a node's presence could not be read"),
-        }
-    }
-    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let users: BTreeSet<&String> = members.values().filter(|user| !user.is_empty()).collect();
-    let (sessions, users, complete) = (count(members.len()), count(users.len()), members.len() <= MEMBERS_MAX);
-    let listed = members.into_iter().filter(|_| complete);
-    let members = listed.map(|(session_id, user)| v1::PresenceMember { session_id, user }).collect();
-    v1::PresenceState { channel, sessions, users, members, complete }
 }
 
 #[cfg(test)]
@@ -239,24 +219,5 @@ mod tests {
             }
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn presence_counts_sessions_and_users_once() {
-        let change = |members: &[(&str, &str)]| {
-            let joined = members.iter().map(|(session_id, user)| v1::PresenceMember {
-                session_id: (*session_id).into(),
-                user: (*user).into(),
-            });
-            let change = v1::PresenceChange { joined: joined.collect(), whole: true, ..v1::PresenceChange::default() };
-            Bytes::from(change.encode_to_vec())
-        };
-        let state =
-            together("room:1".into(), vec![change(&[("a", "ann"), ("b", "")]), change(&[("c", "ann"), ("b", "")])]);
-        assert_eq!((state.sessions, state.users, state.members.len(), state.complete), (3, 1, 3, true));
-        let many: Vec<_> = (0..1001).map(|n| format!("s{n}")).collect();
-        let many: Vec<_> = many.iter().map(|id| (id.as_str(), "ann")).collect();
-        let state = together("room:1".into(), vec![change(&many)]);
-        assert_eq!((state.sessions, state.users, state.members.len(), state.complete), (1001, 1, 0, false));
     }
 }

@@ -32,8 +32,8 @@ enum Empty {
 pub(crate) struct Freed {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
-    /// Whether the mark was passed.
-    pub(crate) mark: bool,
+    /// Marks that were passed.
+    pub(crate) marks: usize,
 }
 
 /// One lane.
@@ -66,9 +66,13 @@ impl Lane {
         self.droppable = true;
     }
 
-    /// Marks the end, for [`Freed::mark`].
-    pub(crate) fn mark(&mut self) {
+    /// Marks the end, for [`Freed::marks`]; `false` if nothing waits that is not marked already.
+    pub(crate) fn mark(&mut self) -> bool {
+        if matches!(self.slots.back(), None | Some(Slot::Empty(Empty::Mark))) && self.gaps() == 0 {
+            return false;
+        }
         self.slots.push_back(Slot::Empty(Empty::Mark));
+        true
     }
 
     fn note(&mut self, label: Option<&Label>) {
@@ -194,7 +198,7 @@ impl Lane {
         self.gone += 1;
         if let (Slot::Frame(frame, Some(label)), Some(losses)) = (slot, &mut self.losses) {
             losses.dropped(number, &label, GapReason::Slow);
-            freed = Freed { frames: 1, bytes: frame.len(), mark: false };
+            freed = Freed { frames: 1, bytes: frame.len(), marks: 0 };
         }
         while let Some(Slot::Empty(Empty::Gone)) = self.slots.front() {
             self.slots.pop_front();
@@ -228,7 +232,7 @@ impl Freed {
                 self.bytes += frame.len();
                 into.push(Taken::Frame(frame, label));
             }
-            Slot::Empty(Empty::Mark) => self.mark = true,
+            Slot::Empty(Empty::Mark) => self.marks += 1,
             Slot::Empty(Empty::Gone) => {}
         }
     }

@@ -200,15 +200,18 @@ impl Queue {
     ) -> Result<Pushed, Full> {
         let Some(Ok(spill)) = spills.map(|spills| spills.open()) else { return Err(self.overflow()) };
         self.spilled = Some(Box::new(Spilled::new(spill)));
-        // What is in memory now is older.
-        self.lanes[NORMAL].mark();
         self.spill(frame, label)
     }
 
     fn spill(&mut self, frame: Encoded, label: &Arc<Label>) -> Result<Pushed, Full> {
-        match self.spilled.as_mut().map(|spilled| spilled.put(&frame, label)) {
-            Some(Ok(())) => Ok(Pushed::Queued),
-            Some(Err(_)) | None => Err(self.overflow()),
+        let Some(spilled) = &mut self.spilled else { return Err(self.overflow()) };
+        // The first of its channel: what is in memory now is older, and goes before all that is spilled.
+        if !spilled.holds(&label.channel) && self.lanes[NORMAL].mark() {
+            spilled.marks += 1;
+        }
+        match spilled.put(&frame, label) {
+            Ok(()) => Ok(Pushed::Queued),
+            Err(_) => Err(self.overflow()),
         }
     }
 
@@ -241,7 +244,7 @@ impl Queue {
 
     /// Whether something is spilled that goes before what is newer in memory.
     fn is_due(&self) -> bool {
-        self.spilled.as_ref().is_some_and(|spilled| spilled.due)
+        self.spilled.as_ref().is_some_and(|spilled| spilled.marks == 0)
     }
 
     /// Moves up to `most` from memory to the end of `into`.
@@ -294,7 +297,7 @@ impl Queue {
         self.frames -= freed.frames;
         self.bytes -= freed.bytes;
         if let Some(spilled) = &mut self.spilled {
-            spilled.due |= freed.mark;
+            spilled.marks -= freed.marks;
         }
     }
 }

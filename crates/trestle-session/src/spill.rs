@@ -58,14 +58,14 @@ pub trait Spill: Send {
 pub(crate) struct Spilled {
     pub(crate) spill: Box<dyn Spill>,
     channels: HashMap<Option<ChannelName>, usize>,
-    /// Whether all that is older was taken from memory.
-    pub(crate) due: bool,
+    /// Marks in memory before which all is older: it is the turn of what is spilled when there is none.
+    pub(crate) marks: usize,
 }
 
 impl Spilled {
     /// A spill into which nothing was put yet.
     pub(crate) fn new(spill: Box<dyn Spill>) -> Self {
-        Self { spill, channels: HashMap::new(), due: false }
+        Self { spill, channels: HashMap::new(), marks: 0 }
     }
 
     /// Takes a frame at the end.

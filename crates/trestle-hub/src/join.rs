@@ -26,7 +26,7 @@ use crate::{
     listen::Core,
     read::PAGE,
     recall::{Asked, Begin, Found, Lost, READ_BYTES_MAX, READ_MESSAGES_MAX, Recalled, Stint, Stretch},
-    room::{Past, Room},
+    room::{Inside, Past, Room},
 };
 
 /// How long a client waits for the place where it begins: twice the store's time limit of 3 s, and a log that is behind.
@@ -219,7 +219,7 @@ impl Joining<'_> {
                 self.newcomer.tell(lost);
             }
             if !self.newcomer.give(&stint.messages).await {
-                return Ok(self.room.inside(|inside| inside.enter(Arc::clone(self.newcomer.member))));
+                return Ok(self.room.inside(|inside| inside.enter(self.newcomer.member)));
             }
             had = stint.until;
         }
@@ -228,7 +228,7 @@ impl Joining<'_> {
     fn step(&self, had: u64) -> Step {
         self.room.inside(|inside| {
             if had >= inside.offset {
-                return Step::Entered(inside.enter(Arc::clone(self.newcomer.member)));
+                return Step::Entered(inside.enter(self.newcomer.member));
             }
             inside.recall.stint(had).map_or(Step::Read, Step::Stint)
         })
@@ -271,9 +271,14 @@ impl Joining<'_> {
 
     /// The member has had more than the room has heard.
     async fn ahead(&self, offset: u64) -> Result<Begin, BusError> {
-        if self.newcomer.core.last(self.past).await? < offset {
+        let last = self.newcomer.core.last(self.past).await?;
+        let now = self.room.inside(|inside| inside.offset);
+        if last == 0 && self.asked.resumed {
+            // What it had has expired. What it missed would be younger, and be there.
+            return Ok(Begin { after: now, lost: None });
+        }
+        if last < offset {
             // No such message: the log was lost, or is another one. What is in it now may be what the member had, or not.
-            let now = self.room.inside(|inside| inside.offset);
             return Ok(Begin { after: now, lost: Some(Lost { from: 0, to: now, reason: GapReason::Failover }) });
         }
         let filled = self.past.filled.notified();
@@ -344,11 +349,7 @@ impl Joining<'_> {
     /// Reads the log from the message at `from` on, for all who may want it, while the room remembers what it hears.
     async fn read(&self, from: u64) -> Result<Arc<Stretch>, BusError> {
         let core = self.newcomer.core;
-        let until = self.room.inside(|inside| inside.recall.collect(inside.offset, &core.budget));
-        if !self.past.recalling.swap(true, Ordering::AcqRel) {
-            // The pump sees to it that it is forgotten again.
-            self.past.nudge.notify_one();
-        }
+        let until = self.remember(|inside| inside.recall.collect(inside.offset, &core.budget));
         let most = if core.budget.is_over() { FRUGAL } else { (READ_MESSAGES_MAX, READ_BYTES_MAX) };
         let read = core.read(self.past, from, until, most).await?;
         let first = read.stored.first().map(|first| first.offset);
@@ -365,8 +366,17 @@ impl Joining<'_> {
             messages: self.recalled(read.stored),
         };
         let stretch = Arc::new(Stretch::new(found, &core.budget));
-        self.room.inside(|inside| inside.recall.install(&stretch));
+        self.remember(|inside| inside.recall.install(&stretch));
         Ok(stretch)
+    }
+
+    /// Adds to what the room remembers; its pump sees to it that it is forgotten again.
+    fn remember<T>(&self, add: impl FnOnce(&mut Inside) -> T) -> T {
+        let added = self.room.inside(add);
+        if !self.past.recalling.swap(true, Ordering::AcqRel) {
+            self.past.nudge.notify_one();
+        }
+        added
     }
 
     fn recalled(&self, stored: Vec<Stored>) -> Vec<Arc<Recalled>> {

@@ -302,6 +302,7 @@ impl Recall {
 
     /// Takes what was read: in front of the tail if it reaches that.
     pub(crate) fn install(&mut self, stretch: &Arc<Stretch>) {
+        self.used = Some(Instant::now());
         match &mut self.tail {
             Some(tail) if stretch.from >= tail.from => {}
             Some(tail) if tail.covers(stretch.until) => {
@@ -312,6 +313,8 @@ impl Recall {
                 **tail = whole;
                 tail.trim();
             }
+            // Whoever has read it has it; for others there is no room.
+            _ if stretch.budget.is_over() => {}
             _ => self.segment = Some(Arc::clone(stretch)),
         }
     }
@@ -345,5 +348,104 @@ impl Recall {
     /// When it has been of no use for long enough; `None` if there is nothing.
     pub(crate) fn ends(&self) -> Option<Instant> {
         Some(self.used? + KEPT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trestle_schema::{SchemaSource, Schemas};
+    use trestle_wire::v1::Overflow;
+
+    use super::*;
+
+    fn message(offset: u64) -> Recalled {
+        let schemas = Schemas::open(SchemaSource::Files(Vec::new())).unwrap();
+        let envelope = v1::Envelope { offset, ..v1::Envelope::default() };
+        Recalled::new(offset, Parcel::delivery(envelope, None, Overflow::Disconnect, &schemas.current()))
+    }
+
+    fn found(from: u64, offsets: &[u64], until: u64) -> Found {
+        let messages = offsets.iter().map(|offset| Arc::new(message(*offset))).collect();
+        Found { from, first: offsets.first().copied(), until, full: true, messages }
+    }
+
+    fn after(offset: u64) -> Asked {
+        Asked { since: Since::Offset(offset), resumed: false, ttl: Duration::from_secs(60) }
+    }
+
+    /// All that a member which had `had` gets, and where that ends.
+    fn all(recall: &mut Recall, mut had: u64) -> (Vec<u64>, u64) {
+        let mut offsets = Vec::new();
+        while let Some(stint) = recall.stint(had) {
+            assert_eq!(stint.lost, None);
+            offsets.extend(stint.messages.iter().map(|message| message.offset));
+            assert!(stint.until > had, "it goes on");
+            had = stint.until;
+        }
+        (offsets, had)
+    }
+
+    #[test]
+    fn what_is_heard_while_the_log_is_read_follows_what_was_read() {
+        let (mut recall, budget) = (Recall::default(), Arc::default());
+        assert_eq!(recall.collect(5, &budget), 5);
+        recall.heard(message(7));
+        recall.heard(message(9));
+        assert!(recall.begin(after(1)).is_none(), "it is not known yet");
+        // One that was heard was read too.
+        recall.install(&Arc::new(Stretch::new(found(0, &[1, 3, 5, 7], 7), &budget)));
+        assert_eq!(recall.begin(after(1)), Some(Begin { after: 1, lost: None }));
+        assert_eq!(all(&mut recall, 1), (vec![3, 5, 7, 9], 9));
+        assert_eq!(recall.collect(9, &budget), 0, "all that is kept is there");
+    }
+
+    #[test]
+    fn what_does_not_reach_the_tail_is_a_piece_of_its_own() {
+        let (mut recall, budget) = (Recall::default(), Arc::default());
+        recall.collect(50, &budget);
+        recall.install(&Arc::new(Stretch::new(found(9, &[10, 20, 30], 30), &budget)));
+        assert_eq!(recall.begin(after(10)), Some(Begin { after: 10, lost: None }));
+        assert_eq!(all(&mut recall, 10), (vec![20, 30], 30));
+        let last = Asked { since: Since::Last(2), ..after(0) };
+        assert_eq!(recall.begin(last), None, "the last ones are not in there");
+        recall.install(&Arc::new(Stretch::new(found(29, &[30, 40, 50], 50), &budget)));
+        assert_eq!(all(&mut recall, 10), (vec![20, 30, 40, 50], 50));
+    }
+
+    #[test]
+    fn a_tail_that_grows_too_long_lets_its_beginning_go() {
+        let (mut recall, budget) = (Recall::default(), Arc::default());
+        recall.collect(0, &budget);
+        let count = ROOM_MESSAGES_MAX as u64 + 10;
+        (1..=count).for_each(|offset| recall.heard(message(offset)));
+        assert_eq!(recall.begin(after(9)), None);
+        assert_eq!(recall.begin(after(10)), Some(Begin { after: 10, lost: None }));
+        assert_eq!(all(&mut recall, 10), ((11..=count).collect(), count));
+        drop(recall);
+        assert_eq!(budget.0.load(Ordering::Relaxed), 0, "and all of it when it goes");
+    }
+
+    #[test]
+    fn a_node_that_remembers_too_much_remembers_nothing_more() {
+        let (mut recall, budget) = (Recall::default(), Arc::<Budget>::default());
+        budget.take(BYTES_MAX + 1);
+        recall.collect(5, &budget);
+        recall.heard(message(6));
+        let stretch = Arc::new(Stretch::new(found(0, &[1, 5], 5), &budget));
+        recall.install(&stretch);
+        assert_eq!(recall.begin(after(1)), None);
+        assert_eq!(stretch.stint(1).map(|stint| stint.until), Some(5), "who has read it gets it all the same");
+        recall.clear();
+        drop(stretch);
+        assert_eq!(budget.0.load(Ordering::Relaxed), BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_gone_past() {
+        let (mut recall, budget) = (Recall::default(), Arc::default());
+        recall.collect(1, &budget);
+        recall.heard(message(2));
+        recall.passed(3);
+        assert_eq!(all(&mut recall, 1), (vec![2], 3));
     }
 }

@@ -134,16 +134,30 @@ impl Inside {
         &self.members
     }
 
-    /// Whether it was not in the room before.
-    pub(crate) fn enter(&mut self, member: Arc<Member>) -> bool {
-        let Entry::Vacant(place) = self.places.entry(member.session.clone()) else { return false };
-        place.insert(self.members.len());
-        self.members.push(member);
-        true
+    /// Whether it was not in the room before. One of the same session gives its place to it.
+    pub(crate) fn enter(&mut self, member: &Arc<Member>) -> bool {
+        match self.places.entry(member.session.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(self.members.len());
+                self.members.push(Arc::clone(member));
+                true
+            }
+            Entry::Occupied(place) => {
+                let there = &mut self.members[*place.get()];
+                let other = !Arc::ptr_eq(there, member);
+                *there = Arc::clone(member);
+                other
+            }
+        }
     }
 
-    pub(crate) fn leave(&mut self, session: &SessionId) -> bool {
-        let Some(place) = self.places.remove(session) else { return false };
+    /// Whether it was in the room.
+    pub(crate) fn leave(&mut self, member: &Arc<Member>) -> bool {
+        let Some(place) = self.places.get(&member.session).copied() else { return false };
+        if !Arc::ptr_eq(&self.members[place], member) {
+            return false;
+        }
+        self.places.remove(&member.session);
         self.members.swap_remove(place);
         if let Some(moved) = self.members.get(place) {
             self.places.insert(moved.session.clone(), place);
@@ -169,14 +183,23 @@ mod tests {
     #[test]
     fn members_come_and_go_in_any_order() {
         let (mut inside, all): (Inside, Vec<_>) = (Inside::default(), (0..5).map(member).collect());
-        assert!(all.iter().all(|one| inside.enter(Arc::clone(one))));
-        assert!(!inside.enter(Arc::clone(&all[3])), "once is enough");
+        assert!(all.iter().all(|one| inside.enter(one)));
+        assert!(!inside.enter(&all[3]), "once is enough");
         for gone in [0, 4, 2] {
-            assert!(inside.leave(&all[gone].session));
-            assert!(!inside.leave(&all[gone].session));
+            assert!(inside.leave(&all[gone]));
+            assert!(!inside.leave(&all[gone]));
         }
         let mut left: Vec<_> = inside.members().iter().map(|one| one.session.clone()).collect();
         left.sort();
         assert_eq!(left, [all[1].session.clone(), all[3].session.clone()]);
+    }
+
+    #[test]
+    fn a_session_that_comes_as_another_member_takes_its_place() {
+        let (mut inside, old, new) = (Inside::default(), member(1), member(1));
+        assert!(inside.enter(&old) && inside.enter(&new));
+        assert!(!inside.leave(&old), "it has lost its place already");
+        assert!(inside.members().iter().all(|there| Arc::ptr_eq(there, &new)));
+        assert!(inside.leave(&new) && inside.members().is_empty());
     }
 }

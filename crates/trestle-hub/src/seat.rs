@@ -69,7 +69,7 @@ impl Reserved {
         let room = Arc::clone(&self.room);
         let (taken, result) = room.inside(|inside| {
             let result = enter(inside);
-            (inside.enter(Arc::clone(member)), result)
+            (inside.enter(member), result)
         });
         (self.taken(member, taken), result)
     }
@@ -99,6 +99,12 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// How far the room has heard; 0 where there is no history.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.place.room.inside(|inside| inside.offset)
+    }
+
     /// Leaves the room, and says how far the member has heard there: everything up to this offset has gone into its
     /// outbox, and nothing after it. 0 where there is no history.
     pub fn leave(mut self) -> u64 {
@@ -107,9 +113,13 @@ impl Seat {
 
     fn stand_up(&mut self) -> u64 {
         let taken = std::mem::take(&mut self.taken);
-        let (sat, offset) =
-            self.place.room.inside(|inside| (taken && inside.leave(&self.member.session), inside.offset));
-        if sat && self.place.room.channel().is_some() {
+        let offset = self.place.room.inside(|inside| {
+            if taken {
+                inside.leave(&self.member);
+            }
+            inside.offset
+        });
+        if taken && self.place.room.channel().is_some() {
             self.place.core.metrics.subscriptions.dec();
         }
         offset
@@ -136,7 +146,7 @@ impl Presence {
     /// Lets the session be found.
     pub(crate) fn new(core: &Arc<Core>, member: &Arc<Member>, user: Option<Seat>, moved: Option<Pump>) -> Self {
         core.sessions.lock().insert(member.session.clone(), Arc::clone(member));
-        core.everyone.inside(|inside| inside.enter(Arc::clone(member)));
+        core.everyone.inside(|inside| inside.enter(member));
         core.metrics.connected_users.inc();
         Self { core: Arc::clone(core), member: Arc::clone(member), _user: user, _moved: moved }
     }
@@ -144,13 +154,13 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let mut sessions = self.core.sessions.lock();
         // One that came back as another member is not taken away.
+        let mut sessions = self.core.sessions.lock();
         if sessions.get(&self.member.session).is_some_and(|there| Arc::ptr_eq(there, &self.member)) {
             sessions.remove(&self.member.session);
-            self.core.everyone.inside(|inside| inside.leave(&self.member.session));
         }
         drop(sessions);
+        self.core.everyone.inside(|inside| inside.leave(&self.member));
         self.core.metrics.connected_users.dec();
     }
 }

@@ -1,0 +1,123 @@
+//! What the bus did not bring.
+
+use std::sync::atomic::Ordering;
+
+use trestle_codec::Encoding;
+use trestle_wire::v1::GapReason;
+
+use crate::house::{House, TTL, gap, heard, member, texts, welcomed};
+
+#[tokio::test]
+async fn what_the_bus_did_not_bring_is_read_from_the_history() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("a").await;
+    house.publish_unheard("room:1", &["b"]).await;
+    house.publish("room:2", "elsewhere").await;
+    house.publish_unheard("room:1", &["c"]).await;
+    house.publish("room:1", "d").await;
+    assert_eq!(heard(&a).await, ("b".into(), 2, 1));
+    assert_eq!(heard(&a).await, ("c".into(), 4, 2));
+    assert_eq!(heard(&a).await, ("d".into(), 5, 4));
+}
+
+#[tokio::test]
+async fn a_break_that_nothing_follows_is_filled_too() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("a").await;
+    house.publish_unheard("room:1", &["b"]).await;
+    house.lose("room:1").await;
+    assert_eq!(heard(&a).await, ("b".into(), 2, 1));
+}
+
+#[tokio::test]
+async fn what_the_history_no_longer_has_is_told_in_a_gap() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2", "3", "4", "5", "6"]).await;
+    house.lose("room:1").await;
+    // Three are kept: 4, 5 and 6.
+    assert_eq!(heard(&a).await, ("gap".into(), 2, 3));
+    for (text, offset) in [("4", 4), ("5", 5), ("6", 6)] {
+        let (heard, at, _) = heard(&a).await;
+        assert_eq!((heard.as_str(), at), (text, offset));
+    }
+}
+
+#[tokio::test]
+async fn a_channel_without_history_is_told_of_a_break() {
+    let house = House::new().await;
+    let a = member(1, Encoding::Protobuf);
+    let _seat = house.join(&a, "live:1").await;
+    welcomed(&a).await;
+    house.lose("live:1").await;
+    assert_eq!(heard(&a).await, ("gap".into(), 0, 0));
+}
+
+#[tokio::test]
+async fn a_log_that_is_behind_is_asked_again_before_anything_is_called_lost() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2", "3"]).await;
+    // The follower that is asked has the first of them alone, twice.
+    house.log.hidden_from.store(3, Ordering::SeqCst);
+    house.log.behind.store(2, Ordering::SeqCst);
+    house.publish("room:1", "4").await;
+    for (text, offset) in [("2", 2), ("3", 3), ("4", 4)] {
+        assert_eq!(heard(&a).await, (text.into(), offset, offset - 1));
+    }
+    assert_eq!(house.log.behind.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_log_that_shows_nothing_at_all_is_behind_too() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2"]).await;
+    house.log.hidden_from.store(0, Ordering::SeqCst);
+    house.log.behind.store(1, Ordering::SeqCst);
+    house.lose("room:1").await;
+    assert_eq!(heard(&a).await, ("2".into(), 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_never_shows_what_it_has_is_a_gap_of_the_bus() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2", "3"]).await;
+    house.log.hidden_from.store(2, Ordering::SeqCst);
+    house.log.behind.store(1000, Ordering::SeqCst);
+    house.publish("room:1", "4").await;
+    assert_eq!(gap(&a).await, (2, 3, GapReason::Failover));
+    assert_eq!(heard(&a).await, ("4".into(), 4, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_away_is_asked_until_it_is_back() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2"]).await;
+    house.log.failing.store(2, Ordering::SeqCst);
+    house.publish("room:1", "3").await;
+    assert_eq!((heard(&a).await, heard(&a).await), (("2".into(), 2, 1), ("3".into(), 3, 2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_break_that_outlives_the_history_nobody_knows_what_is_missing() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish_unheard("room:1", &["2"]).await;
+    tokio::time::advance(2 * TTL).await;
+    house.lose("room:1").await;
+    assert_eq!(gap(&a).await, (2, 0, GapReason::Retention));
+}
+
+#[tokio::test]
+async fn a_long_break_is_filled_page_by_page() {
+    let house = House::keeping(2000).await;
+    let (a, _seat) = house.listener("first").await;
+    let many: Vec<String> = (0..700).map(|number| number.to_string()).collect();
+    house.publish_unheard("room:1", &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    house.publish("room:1", "last").await;
+    assert_eq!(texts(&a, 700).await, many);
+    assert_eq!(heard(&a).await, ("last".into(), 702, 701));
+}

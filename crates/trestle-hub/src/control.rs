@@ -19,23 +19,23 @@ use crate::{Audience, Delivered, Mail, Member, Members, listen::Core};
 
 /// How long clients' tasks may take: each does it between two steps, and a group's subject may have to be subscribed.
 const DONE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most that is under way at once; the bus holds what comes beside. 64 in 2 s at worst, thousands a second at best.
-pub(crate) const CONTROLS_MAX: usize = 64;
+/// Most that is waited for at once: 1,024 tasks of about 1 KiB. What comes beside is done too, but nobody is told so.
+pub(crate) const CONTROLS_MAX: usize = 1024;
 
 impl Core {
     /// Does what the bus says of several sessions, until it is closed.
     pub(crate) async fn pump_control(self: Arc<Self>, mut subscription: Subscription) {
         while let Some(heard) = subscription.next().await {
             match heard {
-                Heard::Message(message) => self.control(message).await,
+                Heard::Message(message) => self.control(message),
                 // Whoever asked hears of too few sessions.
                 Heard::Lost(count) => tracing::warn!(count, "the bus lost what was to be done with sessions"),
             }
         }
     }
 
-    /// Begins to do it, and answers when it is done.
-    pub(crate) async fn control(self: &Arc<Self>, message: Message) {
+    /// Begins to do it, and answers when it is done. Does not wait: pushes may be behind it.
+    pub(crate) fn control(self: &Arc<Self>, message: Message) {
         let Some(control) = self.read_as::<v1::Control>(&message) else { return };
         let (Some(target), Some(action)) = (control.target.and_then(|target| target.target), control.action) else {
             self.metrics.malformed.inc();
@@ -45,10 +45,13 @@ impl Core {
         if members.is_empty() {
             return;
         }
-        let Ok(one_of_few) = Arc::clone(&self.controls).acquire_owned().await else { return };
+        let posted = post(&members, action);
+        let Ok(one_of_few) = Arc::clone(&self.controls).try_acquire_owned() else {
+            return tracing::warn!("too much is to be done with sessions at once; who asks for it is not told of more");
+        };
         let core = Arc::clone(self);
         tokio::spawn(async move {
-            let delivered = done(post(&members, action)).await;
+            let delivered = done(posted).await;
             if delivered > 0 {
                 core.answer(message.reply_to, Delivered { delivered, dropped: 0 }).await;
             }

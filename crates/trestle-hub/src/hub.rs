@@ -90,8 +90,8 @@ impl Hub {
         Ok(Arc::new(Self { core, _pumps: pumps }))
     }
 
-    /// Takes in an admitted session: from now on pushes to it, to its user, to everyone and by its tags reach it, and what
-    /// is to be done with it. A session that another node began is listened for on subjects of its own.
+    /// Takes in an admitted session: from now on pushes to it, to its user, to everyone and by its tags reach it, and
+    /// what is to be done with it. A session that another node began is listened for on subjects of its own.
     ///
     /// # Errors
     /// `bus_away` if a subject cannot be listened to.
@@ -216,7 +216,7 @@ impl Core {
                     Heard::Lost(count) => self.lost_pushes("a session", count),
                 },
                 Some(heard) = control.next() => match heard {
-                    Heard::Message(message) => self.control(message).await,
+                    Heard::Message(message) => self.control(message),
                     Heard::Lost(count) => tracing::warn!(count, %session, "the bus lost what was to be done"),
                 },
                 else => return,

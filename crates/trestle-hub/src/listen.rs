@@ -47,7 +47,7 @@ pub(crate) struct Core {
     /// What all rooms remember.
     pub(crate) budget: Arc<Budget>,
     pub(crate) selectors: Mutex<Selectors>,
-    /// A permit for each thing that may be under way with several sessions.
+    /// A permit for each thing to be done with sessions that may be waited for.
     pub(crate) controls: Arc<Semaphore>,
 }
 

@@ -45,7 +45,7 @@ impl Core {
                     let Ok(session) = SessionId::parse(&format!("{}.{rest}", self.node)) else { continue };
                     self.push_to(&session, message).await;
                 }
-                Some((_, "control")) => self.control(message).await,
+                Some((_, "control")) => self.control(message),
                 Some(_) => {}
             }
         }

@@ -33,9 +33,9 @@ pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
 const ROOM_MESSAGES_MAX: usize = 2 * READ_MESSAGES_MAX;
 /// Most bytes in a tail, encoded messages included.
 const ROOM_BYTES_MAX: usize = 4 * READ_BYTES_MAX;
-/// Most bytes that all rooms of a node remember. 64 MiB: a storm that resumes 3,000 channels with 100 messages of 200 bytes.
+/// Most bytes that all rooms of a node remember: 800 channels with 100 messages of 200 bytes each, at 800 bytes a message.
 const BYTES_MAX: usize = 64 << 20;
-/// Messages given to one member at a time, with the room held still: a few microseconds.
+/// Messages given to one member at a time: that many are looked up with the room held still, in a few microseconds.
 const STINT_MESSAGES_MAX: usize = 256;
 /// Bytes given at a time, as a member that waits for room in its outbox holds them: as many as a default outbox.
 const STINT_BYTES_MAX: usize = 256 << 10;

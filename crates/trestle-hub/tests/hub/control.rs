@@ -1,9 +1,9 @@
 //! What is to be done with sessions reaches the tasks that own them.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use prost::Message as _;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use trestle_codec::Encoding;
 use trestle_hub::{Mail, Member, Presence};
 use trestle_session::{Outbox, OutboxLimits};
@@ -12,7 +12,7 @@ use trestle_wire::{
     v1::{self, control::Action, target::Target},
 };
 
-use crate::house::{House, member, session};
+use crate::house::{House, comment, heard, member, session};
 
 /// A client's task that does what its mail says until it is kicked; what it was told.
 fn owner(member: &Arc<Member>) -> JoinHandle<Vec<String>> {
@@ -133,8 +133,32 @@ async fn who_does_not_do_it_in_time_is_not_counted_and_holds_up_nobody_else() {
     assert_eq!(v1::PushCount::decode(answer[0].clone()).unwrap().delivered, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn however_much_is_under_way_no_push_waits_for_it() {
+    let house = House::new().await;
+    let (mut members, mut present) = (Vec::new(), Vec::new());
+    for number in 0..30 {
+        let member = member(number, Encoding::Protobuf);
+        present.push(house.hub.arrive(&member, None).await.unwrap());
+        members.push(member);
+    }
+    let began = Instant::now();
+    // Nobody reads their mail: 1,800 things are to be done.
+    for member in &members {
+        let subject = house.subjects.session_control(&member.session);
+        for _ in 0..60 {
+            let body = control(Target::Session(member.session.to_string()), update("x")).into();
+            house.fabric.bus.publish(&subject, body).await.unwrap();
+        }
+    }
+    let push = comment("p").encode_to_vec().into();
+    house.fabric.bus.publish(&house.subjects.session(&members[0].session), push).await.unwrap();
+    assert_eq!(heard(&members[0]).await.0, "p");
+    assert!(began.elapsed() < PATIENT / 5, "before the first of them was given up");
+}
+
 /// Longer than clients' tasks are given.
-const PATIENT: std::time::Duration = std::time::Duration::from_secs(5);
+const PATIENT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_session_that_moved_here_is_controlled_under_its_own_name() {

@@ -43,6 +43,11 @@ pub(crate) fn table<const COLUMNS: usize>(
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// A number of things: `1 session`, `2 sessions`.
+pub(crate) fn count(number: u32, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 fn write_line(mut to: impl Write, text: &dyn std::fmt::Display) -> io::Result<Reader> {
     match writeln!(to, "{text}").and_then(|()| to.flush()) {
         Ok(()) => Ok(Reader::Listens),
@@ -72,6 +77,11 @@ mod tests {
         let rows = [["é".to_owned(), String::new()], ["long one".to_owned(), "x".to_owned()]];
         assert_eq!(table(["A", "B"], rows), "A         B\né         -\nlong one  x");
         assert_eq!(table(["A", "B"], []), "A  B");
+    }
+
+    #[test]
+    fn one_thing_is_no_more() {
+        assert_eq!([0, 1, 2].map(|number| count(number, "client")), ["0 clients", "1 client", "2 clients"]);
     }
 
     #[test]

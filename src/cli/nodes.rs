@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{Gateway, Shown};
-use crate::output::table;
+use crate::output::{count, table};
 
 /// `trestle.v1.NodeInfo` in JSON.
 #[derive(Deserialize)]
@@ -96,7 +96,8 @@ impl Drain {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.gateway.post("/v1/drain", &json!({"node": self.node})).await?;
         answer.show(&self.shown, |Drained { node }: Drained| {
-            format!("{} drains: {} clients connected, {} sessions waiting", node.node, node.active, node.pending)
+            let (clients, sessions) = (count(node.active, "client"), count(node.pending, "session"));
+            format!("{} drains: {clients} connected, {sessions} waiting for theirs", node.node)
         })
     }
 }

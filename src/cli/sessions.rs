@@ -11,7 +11,7 @@ use super::{
     api::{Gateway, Shown, escaped},
     target::{Everyone, Whose},
 };
-use crate::output::{self, table};
+use crate::output::{self, count, table};
 
 /// Most names of a list that one cell of a table shows.
 const CELL_NAMES_MAX: usize = 3;
@@ -95,12 +95,17 @@ fn row(session: Session) -> [String; 10] {
         session.user,
         session.node,
         session.address,
-        session.heartbeat_age,
+        whole_seconds(&session.heartbeat_age),
         queue,
         cell(&session.subscriptions),
         cell(&session.groups),
         cell(&tags),
     ]
+}
+
+/// A duration in JSON without its fraction: `2.5s` is `2s`.
+fn whole_seconds(duration: &str) -> String {
+    duration.split_once('.').map_or_else(|| duration.to_owned(), |(seconds, _)| format!("{seconds}s"))
 }
 
 /// The first names of a list, and how many more there are.
@@ -150,7 +155,7 @@ impl Presence {
         let answer = self.gateway.get(&format!("/v1/presence/{}", escaped(&self.channel))).await?;
         answer.show(&self.shown, |Present { presence }: Present| {
             let State { sessions, users, members, complete } = presence;
-            let total = format!("{sessions} sessions, {users} users");
+            let total = format!("{}, {}", count(sessions, "session"), count(users, "user"));
             if !complete {
                 return format!("{total}; too many to list");
             }
@@ -194,7 +199,7 @@ impl Update {
     /// Changes groups and tags; says how many sessions have it.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let answer = self.gateway.post("/v1/sessions/update", &self.request()?).await?;
-        answer.show(&self.shown, |Counted { sessions }: Counted| format!("{sessions} sessions changed"))
+        answer.show(&self.shown, |Counted { sessions }: Counted| format!("{} changed", count(sessions, "session")))
     }
 
     fn request(&self) -> anyhow::Result<Value> {
@@ -235,7 +240,7 @@ impl Kick {
             bail!("say whose sessions: --session, --user, --group or --tags");
         };
         let answer = self.gateway.post("/v1/kick", &json!({"target": target, "reason": self.reason})).await?;
-        answer.show(&self.shown, |Counted { sessions }: Counted| format!("{sessions} sessions ended"))
+        answer.show(&self.shown, |Counted { sessions }: Counted| format!("{} ended", count(sessions, "session")))
     }
 }
 
@@ -300,7 +305,7 @@ mod tests {
             "heartbeatAge":"2.5s","subscriptions":["a","b","c","d","e"],"groups":["g"],"tags":{"k":"v"},
             "queueFrames":3,"queueBytes":"99"}"#;
         let row = row(serde_json::from_str(json).expect("valid"));
-        let expected = ["n.1", "pending", "ann", "n", "10.0.0.1:5", "2.5s", "3 (99 B)", "a,b,c +2", "g", "k=v"];
+        let expected = ["n.1", "pending", "ann", "n", "10.0.0.1:5", "2s", "3 (99 B)", "a,b,c +2", "g", "k=v"];
         assert_eq!(row, expected.map(str::to_owned));
     }
 }

@@ -80,6 +80,8 @@ struct Entry {
     repeat_until: Option<Instant>,
     /// Whether it did not go out at the first opportunity, so that a request has less time than it began with.
     late: bool,
+    /// Whether it was written before.
+    written: bool,
     tries: u32,
     phase: Phase,
 }
@@ -111,7 +113,7 @@ impl Asks {
         let repeat_until = repeat_for.map(|span| now + span);
         let (ask, phase) = (Some(ask), Phase::Unsent);
         self.unsent.insert(order, id);
-        self.entries.insert(id, Entry { ask, repeat, asker, order, begun: now, repeat_until, late, tries: 0, phase });
+        self.entries.insert(id, Entry { ask, repeat, asker, order, begun: now, repeat_until, late, written: false, tries: 0, phase });
         id
     }
 
@@ -137,7 +139,9 @@ impl Asks {
         loop {
             let (_, id) = self.unsent.pop_first()?;
             let Some(mut entry) = self.entries.remove(&id) else { continue };
-            if !wanted(&entry.asker) {
+            // A leave that comes before the next join is written, so that they come in the order they had here.
+            let in_order = matches!(entry.asker, Asker::Leave { .. }) && !entry.written;
+            if !in_order && !wanted(&entry.asker) {
                 return Some(Err((entry.asker, Err(FORGOTTEN))));
             }
             match &mut entry.ask {
@@ -145,12 +149,14 @@ impl Asks {
                 Some(Ask::Ack(ack)) => ack.received = received,
                 _ => {}
             }
+            // Each time under a new id, so that an answer to an earlier try is never taken for one to this.
+            let id = if entry.written { self.id() } else { id };
             let (message, back) = pack(v1::ClientFrame { id, frame: entry.ask.take() });
             let bytes = message.len();
             if bytes > bytes_max {
                 return Some(Err((entry.asker, Err(Error::TooLarge { bytes, max: bytes_max }))));
             }
-            (entry.ask, entry.phase, entry.late) = (back.frame, Phase::Sent, false);
+            (entry.ask, entry.phase, entry.late, entry.written) = (back.frame, Phase::Sent, false, true);
             self.entries.insert(id, entry);
             return Some(Ok(message));
         }

@@ -94,6 +94,13 @@ impl Channels {
         last
     }
 
+    /// The gateway says that it listens already, so the answer to an earlier try was lost, and what came behind that answer
+    /// may have been lost with it. If the program wants all from a certain place on, the question that begins there anew.
+    pub(crate) fn doubted(&mut self, name: &str, life: u64) -> Option<(Ask, Asker)> {
+        let channel = self.channels.get(name).filter(|channel| channel.life == life)?;
+        (channel.place.upto().is_some() || channel.listen.since != Since::Now).then(|| channel.join(name))
+    }
+
     /// The gateway's answer to a join.
     pub(crate) fn joined(&mut self, name: &str, life: u64, answer: Result<v1::Subscribed, Error>) {
         let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.life == life) else { return };
@@ -138,7 +145,9 @@ impl Channels {
     /// The session goes on, with these. What the gateway must be asked so that it listens to what the program does.
     pub(crate) fn resumed(&mut self, subscriptions: &[v1::Subscribed]) -> Vec<(Ask, Asker)> {
         for subscribed in subscriptions {
-            if let Some(channel) = self.channels.get_mut(key(&subscribed.channel)) {
+            let channel = self.channels.get_mut(key(&subscribed.channel));
+            // Without an offset it says nothing of the log.
+            if let Some(channel) = channel.filter(|_| subscribed.offset > 0) {
                 channel.place.reset(subscribed);
             }
         }
@@ -194,16 +203,14 @@ impl Channels {
 impl Channel {
     /// Asks to listen, after what was handed out if that is known.
     fn join(&self, name: &str) -> (Ask, Asker) {
-        let from = match (self.place.upto(), self.joined.is_some()) {
-            (Some(upto), true) => Some(From::Offset(upto)),
-            _ => self.listen.since.from(),
-        };
+        let from = self.place.upto().map_or(self.listen.since.from(), |upto| Some(From::Offset(upto)));
         let subscribe = v1::Subscribe { channel: name.to_owned(), presence: self.listen.presence, from };
         (Ask::Subscribe(subscribe), Asker::Join { channel: name.to_owned(), life: self.life })
     }
 
     fn begin(&mut self, subscribed: v1::Subscribed, inbox: bool) {
-        if self.joined.is_some() {
+        // A place is there already if the answer to an earlier try was lost, but not what came behind it.
+        if self.place.upto().is_some() {
             self.place.reset(&subscribed);
         } else if !inbox || self.listen.since != Since::Now {
             self.place.begin(self.listen.since, &subscribed);

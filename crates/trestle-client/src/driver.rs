@@ -83,7 +83,7 @@ impl Driver {
         };
         tracing::debug!(closed = %over, "client ended");
         // First what can be read, so that whoever sees the end has everything.
-        self.session.end(&over);
+        self.session.end(&over, Instant::now());
         self.seen.state.send_replace(State::Closed(over));
     }
 
@@ -137,7 +137,7 @@ impl Driver {
         }
         let now = Instant::now();
         let wait = reconnect.wait(self.failures / self.dialer.endpoints());
-        let at = self.come_at.take().map_or(now + wait, |at| at.clamp(now, now + COME_AFTER_MAX));
+        let at = self.come_at.take().filter(|at| *at > now).map_or(now + wait, |at| at.min(now + COME_AFTER_MAX));
         match reconnect.give_up {
             Some(give_up) if at > lost + give_up => Err(over()),
             _ => Ok(at),

@@ -54,7 +54,9 @@ impl Place {
         }
         let told = std::mem::take(&mut self.open_gap);
         let Some(upto) = self.upto.replace(envelope.offset) else { return Verdict::New };
-        if envelope.offset <= upto {
+        // The first of all after a gap of unknown length: of another log that has taken the place of the old one.
+        let anew = told && envelope.prev_offset == 0;
+        if envelope.offset <= upto && !anew {
             (self.upto, self.open_gap) = (Some(upto), told);
             return Verdict::Old;
         }
@@ -142,5 +144,9 @@ mod tests {
         assert_eq!(place.take(&at(4, 3)), Verdict::New);
         place.reset(&subscribed(2, true));
         assert_eq!(place.upto(), Some(4), "a node that lags has recovered all the same");
+        assert_eq!(place.take(&at(1, 0)), Verdict::Old);
+        place.gap(&v1::Gap::default());
+        assert_eq!(place.take(&at(1, 0)), Verdict::New);
+        assert_eq!(place.take(&at(2, 1)), Verdict::New);
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     received: u64,
     acked: u64,
     ack_due: Option<Instant>,
+    /// Whether there was a session before.
+    begun: bool,
     /// Session id and resume token of the last `connected`.
     resume: Option<(String, String)>,
     /// Ids that the last connect has named.
@@ -71,6 +73,7 @@ impl Session {
             received: 0,
             acked: 0,
             ack_due: None,
+            begun: false,
             resume: None,
             named: Vec::new(),
             frame_bytes_max: usize::MAX,
@@ -118,7 +121,7 @@ impl Session {
 
     /// The gateway has agreed to a connect.
     pub(crate) fn connected(&mut self, connected: &v1::Connected, now: Instant) {
-        let before = self.resume.take();
+        let first = !std::mem::replace(&mut self.begun, true);
         let v1::Connected { session_id, resume_token, .. } = connected;
         self.resume = (!resume_token.is_empty()).then(|| (session_id.clone(), resume_token.clone()));
         (self.received, self.acked, self.ack_due) = (connected.received, connected.received, None);
@@ -131,7 +134,7 @@ impl Session {
         self.held = false;
         if connected.resumed {
             self.resumed(&connected.subscriptions, &how, now);
-        } else if before.is_some() {
+        } else if !first {
             self.began(&how, now);
         }
     }
@@ -173,7 +176,7 @@ impl Session {
         if frame.reply_to != 0 {
             let Self { asks, channels, .. } = self;
             let answered = asks.answered(frame.reply_to, frame.frame, |asker| wanted(channels, asker), now);
-            answered.into_iter().for_each(|answered| self.finish(answered));
+            answered.into_iter().for_each(|answered| self.finish(answered, now));
             return None;
         }
         match frame.frame? {
@@ -205,7 +208,7 @@ impl Session {
             let Self { asks, channels, .. } = self;
             match asks.next(self.frame_bytes_max, self.received, |asker| wanted(channels, asker), now)? {
                 Ok(message) => return Some(message),
-                Err(answered) => self.finish(answered),
+                Err(answered) => self.finish(answered, now),
             }
         }
         None
@@ -221,7 +224,7 @@ impl Session {
         self.asks.tick(now);
         if let Some(closed) = &self.without {
             let expired = self.asks.expire(&Error::Closed(closed.clone()), now);
-            expired.into_iter().for_each(|answered| self.finish(answered));
+            expired.into_iter().for_each(|answered| self.finish(answered, now));
         }
     }
 
@@ -275,10 +278,10 @@ impl Session {
     }
 
     /// Everything ends.
-    pub(crate) fn end(&mut self, closed: &Closed) {
+    pub(crate) fn end(&mut self, closed: &Closed, now: Instant) {
         let how = Error::Closed(closed.clone());
         for asker in self.asks.take(|_| true) {
-            self.finish((asker, Err(how.clone())));
+            self.finish((asker, Err(how.clone())), now);
         }
         self.channels.end(&how);
         self.pushes.end();
@@ -287,7 +290,7 @@ impl Session {
     fn resumed(&mut self, subscriptions: &[v1::Subscribed], how: &Error, now: Instant) {
         let Self { asks, channels, named, .. } = self;
         let unnamed = asks.lost(|id| !named.contains(&id), |asker| wanted(channels, asker), how);
-        unnamed.into_iter().for_each(|answered| self.finish(answered));
+        unnamed.into_iter().for_each(|answered| self.finish(answered, now));
         let joins = self.channels.resumed(subscriptions);
         self.join_again(joins, now);
         for subscribed in subscriptions {
@@ -301,11 +304,11 @@ impl Session {
     fn began(&mut self, how: &Error, now: Instant) {
         // A new session listens to nothing.
         for leave in self.asks.take(|asker| matches!(asker, Asker::Leave { .. })) {
-            self.finish((leave, Ok(Frame::Unsubscribed(v1::Unsubscribed::default()))));
+            self.finish((leave, Ok(Frame::Unsubscribed(v1::Unsubscribed::default()))), now);
         }
         let Self { asks, channels, .. } = self;
         let failed = asks.lost(|_| true, |asker| wanted(channels, asker), how);
-        failed.into_iter().for_each(|answered| self.finish(answered));
+        failed.into_iter().for_each(|answered| self.finish(answered, now));
         self.pushes.offer(Event::Gap(failover("")));
         let joins = self.channels.began();
         self.join_again(joins, now);
@@ -338,10 +341,15 @@ impl Session {
     }
 
     /// Tells whoever asked.
-    fn finish(&mut self, (asker, result): Answered) {
+    fn finish(&mut self, (asker, result): Answered, now: Instant) {
         match asker {
             Asker::Program(answer) => _ = answer.send(result),
             Asker::Join { channel, life } => {
+                if is_doubtful(&result)
+                    && let Some(join) = self.channels.doubted(&channel, life)
+                {
+                    return self.begin_anew(channel, join, now);
+                }
                 let answer = joined(&channel, result);
                 self.channels.joined(&channel, life, answer);
             }
@@ -352,6 +360,13 @@ impl Session {
             }
             Asker::Leave { done: None, .. } | Asker::Barrier => {}
         }
+    }
+
+    /// Leaves a channel and joins it again at once.
+    fn begin_anew(&mut self, channel: String, (ask, asker): (Ask, Asker), now: Instant) {
+        let leave = Ask::Unsubscribe(v1::Unsubscribe { channel });
+        self.begin(leave, Repeat::Always, Asker::Barrier, None, Rank::Before, now);
+        self.begin(ask, Repeat::Always, asker, None, Rank::Before, now);
     }
 
     fn lost(&self) -> Error {
@@ -370,16 +385,21 @@ fn wanted(channels: &Channels, asker: &Asker) -> bool {
     }
 }
 
-/// What the gateway says to a join. If it says that the client listens already, the answer to an earlier try was lost.
+/// What the gateway says to a join.
 fn joined(channel: &str, answer: Result<Frame, Error>) -> Result<v1::Subscribed, Error> {
     match answer {
         Ok(Frame::Subscribed(subscribed)) => Ok(subscribed),
         Ok(_) => Err(Error::Unexpected { expected: "subscribed" }),
-        Err(Error::Refused(error)) if error.reason == ALREADY_SUBSCRIBED => {
+        Err(_) if is_doubtful(&answer) => {
             Ok(v1::Subscribed { channel: channel.to_owned(), recovered: true, offset: 0 })
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the gateway listens already, so that the answer to an earlier try was lost.
+fn is_doubtful(answer: &Result<Frame, Error>) -> bool {
+    matches!(answer, Err(Error::Refused(error)) if error.reason == ALREADY_SUBSCRIBED)
 }
 
 /// What it says to a leave. That the client does not listen is what was wanted.
@@ -391,3 +411,8 @@ fn left(answer: Result<Frame, Error>) -> Result<(), Error> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use prost::Message;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
-use trestle_bridge::{Bridge, Channels, Config, NamespaceView, Parts};
+use trestle_bridge::{Bridge, Channels, Config, NamespaceView, Nodes, Parts};
 use trestle_bus::{
     Fabric, Heard, Subscription,
     embedded::{Embedded, EmbeddedConfig},
@@ -32,7 +32,15 @@ struct NoHistory;
 
 impl Channels for NoHistory {
     fn namespace(&self, name: &str) -> Option<NamespaceView> {
-        (name == "live").then_some(NamespaceView { history: false })
+        (name == "live").then_some(NamespaceView { history: false, presence: false })
+    }
+}
+
+struct Alone;
+
+impl Nodes for Alone {
+    fn alive(&self) -> Vec<v1::NodeInfo> {
+        Vec::new()
     }
 }
 
@@ -60,6 +68,7 @@ impl House {
             fabric: fabric.clone(),
             tracer: Tracer::disabled(),
             channels: Arc::new(NoHistory),
+            nodes: Arc::new(Alone),
             config: Config::default(),
             registry: &mut prometheus_client::registry::Registry::default(),
         });

@@ -83,7 +83,7 @@ async fn a_protobuf_batch_is_several_frames_of_one_message() {
     let frames = vec![
         frame(1, Frame::Connect(v1::Connect::default())),
         frame(2, Frame::Ping(v1::Ping {})),
-        frame(3, Frame::Subscribe(v1::Subscribe { channel: "room:1".into() })),
+        frame(3, Frame::Subscribe(v1::Subscribe { channel: "room:1".into(), ..v1::Subscribe::default() })),
     ];
     let socket = ws.socket();
     socket.send(Message::binary(v1::ClientFrames { frames }.encode_to_vec())).await.unwrap();

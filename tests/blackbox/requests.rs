@@ -79,8 +79,8 @@ async fn a_request_whose_client_goes_is_cancelled_also_in_the_queue() {
     // No credit is left: this one waits at the gateway.
     second.send(quote(6, "30s")).await;
     assert_eq!(second.ask(json!({"id": 7, "ping": {}})).await["replyTo"], 7);
-    drop(second);
-    drop(first);
+    second.close().await;
+    first.close().await;
     let told = billing.frame().await;
     assert!(matches!(&told, Got::Cancel(cancel) if cancel.delivery_id == taken.delivery_id), "{told:?}");
     // The credit is free again, and what waited is gone: the next delivery is a new client's.

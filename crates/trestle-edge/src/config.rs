@@ -62,8 +62,8 @@ pub struct EdgeConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub resume_token_ttl: Duration,
-    /// Sessions without a connection that are kept in full; of those beyond, channels with history can be recovered. 50,000
-    /// x up to 320 KiB.
+    /// Sessions without a connection for which messages are kept; those beyond can be resumed too, from the histories of
+    /// their channels. 50,000 x up to 320 KiB (`session.outbox_bytes_max` and `session.replay_bytes_max`).
     pub pending_max: usize,
     /// Bytes of the kernel's send buffer of each socket, which it doubles for its own needs: what is written and not yet
     /// read by a client that stalls. With `session.outbox_bytes_max` this bounds what a slow client costs.

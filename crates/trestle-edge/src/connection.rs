@@ -88,11 +88,10 @@ async fn part(edge: &Arc<Edge>, mut stay: Stay, end: End) {
         End::Gone => true,
         End::Goodbye => false,
     };
-    let room = edge.metrics.pending.get() < i64::try_from(edge.config.pending_max).unwrap_or(i64::MAX);
     if may_come_back {
         _ = stay.on(Event::Lost);
     }
-    if stay.session.state() == State::Pending && room {
+    if stay.session.state() == State::Pending {
         stay.disappear();
         edge.tell(&stay, v1::SessionChange::SessionPending);
         edge.tasks.spawn(pending::keep(stay));

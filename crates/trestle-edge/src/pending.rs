@@ -32,6 +32,11 @@ pub(crate) async fn keep(mut stay: Stay) {
     let drain = stay.edge.drain.clone().cancelled_owned();
     tokio::pin!(drain);
     let _counted = stay.edge.metrics.pend();
+    let most = i64::try_from(stay.edge.config.pending_max).unwrap_or(i64::MAX);
+    if stay.edge.metrics.pending.get() > most {
+        // Its channels can still be recovered from their logs.
+        stay.give_up_stream();
+    }
     while stay.session.state() == State::Pending {
         let mut window = std::pin::pin!(sleep_until(Instant::from_std(stay.session.wakes_at())));
         let came = poll_fn(|context| {

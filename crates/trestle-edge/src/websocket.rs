@@ -159,8 +159,8 @@ impl<S: Stream> WebSocket<S> {
             (Message::Pong(echo), _) => Step::Pong(echo[..].try_into().ok().map(u64::from_be_bytes)),
             (Message::Frame(_), _) => Step::Alive,
             // RFC 6455, 7.4.1: 1000 means that the purpose is fulfilled; 1001 is a page that is left, and may be a reload.
-            (Message::Close(Some(frame)), _) if frame.code == Code::Normal => Step::Goodbye,
-            (Message::Close(_), _) => Step::Gone,
+            (Message::Close(Some(frame)), _) if frame.code != Code::Normal => Step::Gone,
+            (Message::Close(_), _) => Step::Goodbye,
         }
     }
 

@@ -175,7 +175,10 @@ fn protobuf_rows() -> Vec<(Vec<u8>, &'static str)> {
         (vec![0x0a, 2, 0x08, 7], "empty_frame"),
         (vec![0x0a, 0], "empty_frame"),
         (v1::ClientFrames { frames: vec![v1::ClientFrame::default(); 65] }.encode_to_vec(), "too_many_frames"),
-        (one(Frame::Subscribe(v1::Subscribe { channel: "room:*".into() })), "invalid_channel"),
+        (
+            one(Frame::Subscribe(v1::Subscribe { channel: "room:*".into(), ..v1::Subscribe::default() })),
+            "invalid_channel",
+        ),
         (one(Frame::Subscribe(v1::Subscribe::default())), "invalid_channel"),
         (one(Frame::Publish(v1::Publish { channel: "live:1".into(), message: None })), "malformed_frame"),
         (publish(comment(&[0x0a, 9, b'h'])), "malformed_payload"),

@@ -7,7 +7,7 @@ use tokio::{
 };
 use trestle_testkit::Gateway;
 
-use crate::support::{PATIENCE, Ws, gateway};
+use crate::support::{PATIENCE, Ws, file, gateway};
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
@@ -132,7 +132,9 @@ async fn fragments_with_control_frames_between_them_are_one_message() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {
-    let gateway = gateway(&[]).await;
+    // Its session waits for it to come back, but no longer than it may.
+    let config = file("[session]\nresume_window = \"1s\"\n");
+    let gateway = gateway(&["--config", config.path().to_str().unwrap()]).await;
     let subscribe = frame(0x81, br#"{"id":5,"subscribe":{"channel":"live:1"}}"#);
     for cut in [1, 3, 8] {
         let mut stream = upgraded(&gateway, "trestle.v1.json").await;

@@ -49,8 +49,8 @@ impl Label {
         }
     }
 
-    /// Whether the outbox closes when there is no room for it.
-    pub(crate) fn disconnects(&self) -> bool {
-        matches!(self.overflow, v1::Overflow::Disconnect | v1::Overflow::Unspecified)
+    /// Whether it goes to the end of a plain queue, if there is room.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.lane() == NORMAL && self.overflow != v1::Overflow::Sample
     }
 }

@@ -12,6 +12,9 @@ use crate::{Label, Taken, losses::Losses};
 /// Dropped places that a lane holds on to before it closes up: as long as there are fewer, that is not worth the walk.
 const GONE_MIN: usize = 64;
 
+/// A frame and its label; `None`: an answer of the gateway. 40 bytes.
+pub(crate) type Waiting = (Encoded, Option<Arc<Label>>);
+
 /// One place of a lane; 40 bytes.
 #[derive(Debug)]
 enum Slot {
@@ -53,17 +56,20 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// A lane in which that waits.
+    pub(crate) fn of(plain: VecDeque<Waiting>) -> Self {
+        let droppable = plain.iter().any(|(_, label)| label.as_ref().is_some_and(|label| label.droppable()));
+        let slots = plain.into_iter().map(|(frame, label)| Slot::Frame(frame, label)).collect();
+        Self { slots, droppable, ..Self::default() }
+    }
+
     /// Puts a frame at the end.
     pub(crate) fn push(&mut self, frame: Encoded, label: Option<Arc<Label>>) {
+        self.droppable |= label.as_ref().is_some_and(|label| label.droppable());
         if self.losses.is_some() {
             self.note(label.as_deref());
         }
         self.slots.push_back(Slot::Frame(frame, label));
-    }
-
-    /// The frame that is pushed next may be dropped later.
-    pub(crate) fn droppable_comes(&mut self) {
-        self.droppable = true;
     }
 
     /// Marks the end, for [`Freed::marks`]; `false` if nothing waits that is not marked already.
@@ -98,39 +104,30 @@ impl Lane {
     /// Moves up to `most` frames and gaps to the end of `into`.
     pub(crate) fn take(&mut self, most: usize, into: &mut Vec<Taken>) -> Freed {
         let mut freed = Freed::default();
-        if self.losses.is_some() {
-            self.take_with_gaps(most, into, &mut freed);
-        } else {
-            let count = most.min(self.slots.len());
-            self.first += count as u64;
-            for slot in self.slots.drain(..count) {
-                freed.take(slot, into);
-            }
-        }
-        if self.slots.is_empty() && self.gaps() == 0 {
-            // An idle client holds no queue: 40 bytes a slot x what a burst once needed x every session adds up.
-            *self = Self::default();
-        }
-        freed
-    }
-
-    fn take_with_gaps(&mut self, most: usize, into: &mut Vec<Taken>, freed: &mut Freed) {
         let end = into.len().saturating_add(most);
         while into.len() < end {
-            let Some(losses) = &mut self.losses else { return };
-            if let Some(gap) = losses.gap_before(self.first) {
+            if let Some(gap) = self.losses.as_mut().and_then(|losses| losses.gap_before(self.first)) {
                 into.push(Taken::Gap(gap));
                 continue;
             }
-            let Some(slot) = self.slots.pop_front() else { return };
+            let Some(slot) = self.slots.pop_front() else { break };
             match &slot {
-                Slot::Frame(_, Some(label)) => losses.went(self.first, label),
+                Slot::Frame(_, Some(label)) => {
+                    if let Some(losses) = &mut self.losses {
+                        losses.went(self.first, label);
+                    }
+                }
                 Slot::Empty(Empty::Gone) => self.gone -= 1,
                 Slot::Frame(_, None) | Slot::Empty(Empty::Mark) => {}
             }
             self.first += 1;
             freed.take(slot, into);
         }
+        if self.slots.is_empty() && self.gaps() == 0 {
+            // What a burst once needed is not held on to.
+            *self = Self::default();
+        }
+        freed
     }
 
     /// Drops the oldest frame of `channel` that may be dropped.

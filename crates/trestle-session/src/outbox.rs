@@ -5,15 +5,16 @@
 //! dropped closes the outbox for good, so that a client never gets what comes after a loss without being told.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use trestle_codec::Encoded;
 use trestle_wire::v1;
 
-use crate::{Label, Spills, overflow::Queue};
+use crate::{Label, Spills, label::NORMAL, lane::Waiting, overflow::Crowd};
 
 /// How much may wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +52,40 @@ pub enum Taken {
     Gap(v1::Gap),
 }
 
+impl OutboxLimits {
+    /// Whether a frame of `more` bytes has room beside `frames` of `bytes`. A single frame larger than the limit still goes
+    /// into an empty queue, since the limit is there to stop growth, not to forbid a message that the bus has let through.
+    pub(crate) fn have_room(&self, frames: usize, bytes: usize, more: usize) -> bool {
+        frames == 0 || (frames < self.frames_max && bytes + more <= self.bytes_max)
+    }
+
+    /// Whether less than half is taken.
+    fn are_roomy(&self, frames: usize, bytes: usize) -> bool {
+        frames == 0 || (frames < self.frames_max / 2 && bytes < self.bytes_max / 2)
+    }
+}
+
 /// The queue of one client.
 pub struct Outbox {
     limits: OutboxLimits,
     spills: Option<Arc<dyn Spills>>,
     queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// All that waits, as long as it has room and one priority: the way of nearly every frame. Empty beside a crowd.
+    plain: VecDeque<Waiting>,
+    /// Bytes in `plain`.
+    bytes: usize,
+    crowd: Option<Box<Crowd>>,
+    /// Frames that were dropped since the beginning.
+    dropped: u64,
+    closed: Option<Full>,
+    /// The writer, when it waits.
+    writer: Option<Waker>,
+    /// Those who wait for room.
+    room: Vec<Waker>,
 }
 
 impl Outbox {
@@ -74,18 +104,48 @@ impl Outbox {
     /// Puts `frame` at the end of its lane, or does what the label's policy says when there is no room. Without a label it
     /// is an answer of the gateway, which is never dropped.
     ///
-    /// Never waits: the caller is the fan-out loop, and other clients are behind it.
+    /// Never waits: the caller is the fan-out loop, and other clients are behind it. What comes on a channel of which
+    /// something is spilled waits behind that, whatever its own policy.
     ///
     /// # Errors
-    /// [`Full`]. A single frame larger than the limit still goes into an empty queue, since the limit is there to stop
-    /// growth, not to forbid a message that the bus has let through.
+    /// [`Full`]. A single frame larger than the limit still goes into an empty queue.
     pub fn push(&self, frame: Encoded, label: Option<&Arc<Label>>) -> Result<Pushed, Full> {
         let mut queue = self.queue.lock();
-        let pushed = queue.push(&self.limits, self.spills.as_ref(), frame, label);
+        if queue.closed.is_some() {
+            return Err(Full::Closed);
+        }
+        if !queue.is_plain(&self.limits, frame.len(), label) {
+            return self.push_among(queue, frame, label);
+        }
+        queue.bytes += frame.len();
+        queue.plain.push_back((frame, label.cloned()));
         let writer = queue.writer.take();
-        let room = if queue.closed.is_some() { std::mem::take(&mut queue.room) } else { Vec::new() };
         drop(queue);
         // Outside the lock: the writer may run on this very thread.
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Ok(Pushed::Queued)
+    }
+
+    /// Puts a frame among others that have no room, or another priority.
+    fn push_among(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        frame: Encoded,
+        label: Option<&Arc<Label>>,
+    ) -> Result<Pushed, Full> {
+        let crowd = queue.crowd();
+        let pushed = crowd.push(&self.limits, self.spills.as_ref(), frame, label);
+        let dropped = std::mem::take(&mut crowd.dropped);
+        queue.dropped += dropped;
+        let writer = queue.writer.take();
+        let mut room = Vec::new();
+        if pushed.is_err() {
+            queue.closed = Some(Full::Overflow);
+            room = std::mem::take(&mut queue.room);
+        }
+        drop(queue);
         wake(writer.into_iter().chain(room));
         pushed
     }
@@ -96,12 +156,13 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Full::Overflow`] when a frame was refused, [`Full::Closed`] after [`close`](Self::close); what was queued before is
-    /// still in [`take`](Self::take).
+    /// still in [`take`](Self::take) and [`poll_rest`](Self::poll_rest).
     pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
-        if let Some(closed) = self.queue.lock().closed {
-            return Poll::Ready(Err(closed));
+        let queue = self.queue.lock();
+        match queue.closed {
+            Some(closed) => Poll::Ready(Err(closed)),
+            None => self.poll_any(queue, context, most, into),
         }
-        self.poll_any(context, most, into)
     }
 
     /// As [`poll_take`](Self::poll_take), also from a closed outbox, in which nothing is left when it adds nothing.
@@ -109,35 +170,30 @@ impl Outbox {
     /// # Errors
     /// [`Full`] if what was spilled is lost.
     pub fn poll_rest(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
-        let taken = self.poll_any(context, most, into);
         let queue = self.queue.lock();
-        if queue.closed.is_some() && queue.is_empty() && queue.spilled.is_none() {
-            return match taken {
-                Poll::Ready(taken) => Poll::Ready(taken),
-                Poll::Pending => Poll::Ready(Ok(())),
-            };
+        if queue.closed.is_some() && queue.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-        taken
+        self.poll_any(queue, context, most, into)
     }
 
-    fn poll_any(&self, context: &mut Context<'_>, most: usize, into: &mut Vec<Taken>) -> Poll<Result<(), Full>> {
+    fn poll_any(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        context: &mut Context<'_>,
+        most: usize,
+        into: &mut Vec<Taken>,
+    ) -> Poll<Result<(), Full>> {
         let before = into.len();
-        let mut queue = self.queue.lock();
-        let taken = loop {
-            if let Err(full) = queue.take_all(context, most, into) {
-                break Err(full);
-            }
-            if into.len() > before || most == 0 {
-                break Ok(());
-            }
-            if queue.is_empty() {
-                queue.writer = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-        };
-        let room = queue.wake_room(&self.limits);
-        drop(queue);
-        wake(room);
+        let taken = queue.take(Some(context), most, into);
+        if taken.is_ok() && into.len() == before && most > 0 {
+            queue.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        if taken.is_err() {
+            queue.closed.get_or_insert(Full::Overflow);
+        }
+        self.wake_room(queue);
         Poll::Ready(taken)
     }
 
@@ -145,8 +201,16 @@ impl Outbox {
     /// reached.
     pub fn take(&self, most: usize, into: &mut Vec<Taken>) {
         let mut queue = self.queue.lock();
-        queue.take(most, into);
-        let room = queue.wake_room(&self.limits);
+        let taken = queue.take(None, most, into);
+        debug_assert!(taken.is_ok(), "only what is spilled can be lost");
+        self.wake_room(queue);
+    }
+
+    fn wake_room(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.room.is_empty() || !(queue.closed.is_some() || queue.is_roomy(&self.limits)) {
+            return;
+        }
+        let room = std::mem::take(&mut queue.room);
         drop(queue);
         wake(room);
     }
@@ -185,19 +249,21 @@ impl Outbox {
     /// Frames that wait in memory, beside gaps.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queue.lock().frames
+        self.queue.lock().size().0
     }
 
     /// Bytes of the frames that wait in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.queue.lock().bytes
+        self.queue.lock().size().1
     }
 
     /// Frames that wait outside of memory, and their bytes.
     #[must_use]
     pub fn spilled(&self) -> (usize, usize) {
-        self.queue.lock().spilled.as_ref().map_or((0, 0), |spilled| (spilled.spill.len(), spilled.spill.bytes()))
+        let queue = self.queue.lock();
+        let spilled = queue.crowd.as_ref().and_then(|crowd| crowd.spilled.as_ref());
+        spilled.map_or((0, 0), |spilled| (spilled.spill.len(), spilled.spill.bytes()))
     }
 
     /// Frames that were dropped since the beginning.
@@ -209,22 +275,62 @@ impl Outbox {
     /// Whether nothing waits, in memory or outside of it, not even a gap.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.is_empty() && queue.spilled.is_none()
+        self.queue.lock().is_empty()
     }
 }
 
 impl Queue {
-    fn is_roomy(&self, limits: &OutboxLimits) -> bool {
-        self.frames == 0 || (self.frames < limits.frames_max / 2 && self.bytes < limits.bytes_max / 2)
+    /// Whether a frame only goes to the end.
+    fn is_plain(&self, limits: &OutboxLimits, bytes: usize, label: Option<&Arc<Label>>) -> bool {
+        let (frames, held) = (self.plain.len(), self.bytes);
+        self.crowd.is_none()
+            && limits.have_room(frames, held, bytes)
+            && label.is_none_or(|label| label.is_plain() || (label.lane() == NORMAL && limits.are_roomy(frames, held)))
     }
 
-    /// Those who wait for room, if there is some now.
-    fn wake_room(&mut self, limits: &OutboxLimits) -> Vec<Waker> {
-        if self.room.is_empty() || !self.is_roomy(limits) {
-            return Vec::new();
+    /// The crowd, which takes what waits if it is new.
+    fn crowd(&mut self) -> &mut Crowd {
+        let Self { plain, bytes, crowd, .. } = self;
+        crowd.get_or_insert_with(|| Box::new(Crowd::of(std::mem::take(plain), std::mem::take(bytes))))
+    }
+
+    /// Moves up to `most` to the end of `into`, also from the spill if there is a context to wait for it in.
+    fn take(&mut self, context: Option<&mut Context<'_>>, most: usize, into: &mut Vec<Taken>) -> Result<(), Full> {
+        if let Some(crowd) = &mut self.crowd {
+            let taken = match context {
+                Some(context) => crowd.take_all(context, most, into),
+                None => {
+                    crowd.take(most, into);
+                    Ok(())
+                }
+            };
+            if crowd.is_empty() {
+                self.crowd = None;
+            }
+            return taken;
         }
-        std::mem::take(&mut self.room)
+        let count = most.min(self.plain.len());
+        let taken = self.plain.drain(..count).inspect(|(frame, _)| self.bytes -= frame.len());
+        into.extend(taken.map(|(frame, label)| Taken::Frame(frame, label)));
+        if self.plain.is_empty() {
+            // An idle client holds no queue: 40 bytes a slot x what a burst once needed x every session adds up.
+            self.plain = VecDeque::new();
+        }
+        Ok(())
+    }
+
+    /// Frames in memory, and their bytes.
+    fn size(&self) -> (usize, usize) {
+        self.crowd.as_ref().map_or((self.plain.len(), self.bytes), |crowd| (crowd.frames, crowd.bytes))
+    }
+
+    fn is_roomy(&self, limits: &OutboxLimits) -> bool {
+        let (frames, bytes) = self.size();
+        limits.are_roomy(frames, bytes)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.crowd.is_none()
     }
 }
 

@@ -1,14 +1,15 @@
-//! What waits for one client, and what happens to a frame for which there is no room: each policy has its function here.
+//! What happens to a frame for which there is no room, by its policy and priority.
 //!
-//! What always holds: a frame with room, and without a policy of its own, only goes to the end of its lane; whatever is
-//! dropped leaves a gap; an answer of the gateway is never dropped.
+//! What always holds: whatever is dropped leaves a gap; an answer of the gateway is never dropped; nothing goes for a
+//! frame of a lower priority.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Waker},
+    task::Context,
 };
 
 use trestle_codec::Encoded;
@@ -17,7 +18,7 @@ use trestle_wire::v1::{GapReason, Overflow};
 use crate::{
     Full, Label, OutboxLimits, Pushed, Spills, Taken,
     label::{HIGH, LANES, LOW, NORMAL},
-    lane::{Freed, Lane},
+    lane::{Freed, Lane, Waiting},
     spill::Spilled,
 };
 
@@ -30,40 +31,31 @@ static CHANCE: AtomicU64 = AtomicU64::new(0);
 /// The step of SplitMix64 (Steele, Lea, Flood 2014): odd, and its bits are spread.
 const CHANCE_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// What waits for one client, in memory and beyond.
-pub(crate) struct Queue {
+/// What waits for one client when a plain queue will not do: something had no room, or has a priority.
+pub(crate) struct Crowd {
     lanes: [Lane; LANES],
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
-    /// Frames that were dropped since the beginning.
+    /// Frames that were dropped and not yet counted by the outbox.
     pub(crate) dropped: u64,
-    pub(crate) closed: Option<Full>,
-    /// The writer, when it waits.
-    pub(crate) writer: Option<Waker>,
-    /// Those who wait for room.
-    pub(crate) room: Vec<Waker>,
     pub(crate) spilled: Option<Box<Spilled>>,
     chance: u64,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
-            lanes: Default::default(),
-            frames: 0,
-            bytes: 0,
-            dropped: 0,
-            closed: None,
-            writer: None,
-            room: Vec::new(),
-            spilled: None,
-            chance: CHANCE.fetch_add(CHANCE_STEP, Ordering::Relaxed),
-        }
+impl Crowd {
+    /// What waits in a plain queue, of `bytes` together.
+    pub(crate) fn of(plain: VecDeque<Waiting>, bytes: usize) -> Self {
+        let mut lanes = <[Lane; LANES]>::default();
+        let frames = plain.len();
+        lanes[NORMAL] = Lane::of(plain);
+        let chance = CHANCE.fetch_add(CHANCE_STEP, Ordering::Relaxed);
+        Self { lanes, frames, bytes, dropped: 0, spilled: None, chance }
     }
-}
 
-impl Queue {
     /// Takes a frame, or does with it what its policy says.
+    ///
+    /// # Errors
+    /// [`Full`] if it found no room and may not be dropped.
     pub(crate) fn push(
         &mut self,
         limits: &OutboxLimits,
@@ -71,24 +63,14 @@ impl Queue {
         frame: Encoded,
         label: Option<&Arc<Label>>,
     ) -> Result<Pushed, Full> {
-        if self.closed.is_some() {
-            return Err(Full::Closed);
-        }
-        let room = self.has_room(limits, frame.len());
         match label {
-            None if room => Ok(self.queue(NORMAL, frame, None)),
-            Some(label) if room && label.disconnects() && self.spilled.is_none() => {
-                Ok(self.queue(label.lane(), frame, Some(Arc::clone(label))))
-            }
-            None => self.must_queue(limits, NORMAL, frame, None),
             Some(label) => self.by_policy(limits, spills, frame, label),
+            None => self.must_queue(limits, NORMAL, frame, None),
         }
     }
 
-    /// A single frame larger than the limit still goes into an empty queue, since the limit is there to stop growth, not
-    /// to forbid a message that the bus has let through.
     fn has_room(&self, limits: &OutboxLimits, bytes: usize) -> bool {
-        self.frames == 0 || (self.frames < limits.frames_max && self.bytes + bytes <= limits.bytes_max)
+        limits.have_room(self.frames, self.bytes, bytes)
     }
 
     fn queue(&mut self, lane: usize, frame: Encoded, label: Option<Arc<Label>>) -> Pushed {
@@ -124,12 +106,7 @@ impl Queue {
             Overflow::Spill if !fits => self.spill_first(spills, frame, label),
             Overflow::Sample if !fits || !self.has_luck(limits) => self.refuse(lane, limits, label, GapReason::Sampled),
             _ if !fits => self.refuse(lane, limits, label, GapReason::Slow),
-            _ => {
-                if label.droppable() {
-                    self.lanes[lane].droppable_comes();
-                }
-                Ok(self.queue(lane, frame, Some(Arc::clone(label))))
-            }
+            _ => Ok(self.queue(lane, frame, Some(Arc::clone(label)))),
         }
     }
 
@@ -145,7 +122,7 @@ impl Queue {
             let freed = (HIGH..LANES).rev().find_map(|lane| self.lanes[lane].drop_oldest());
             match freed {
                 Some(freed) => self.count_dropped(freed),
-                None => return Err(self.overflow()),
+                None => return Err(Full::Overflow),
             }
         }
         Ok(self.queue(lane, frame, label))
@@ -184,7 +161,7 @@ impl Queue {
     fn refuse(&mut self, lane: usize, limits: &OutboxLimits, label: &Label, reason: GapReason) -> Result<Pushed, Full> {
         let gaps: usize = self.lanes.iter().map(Lane::gaps).sum();
         if gaps > limits.frames_max + GAPS_BEYOND_FRAMES_MAX {
-            return Err(self.overflow());
+            return Err(Full::Overflow);
         }
         self.dropped += 1;
         self.lanes[lane].refuse(label, reason);
@@ -198,20 +175,20 @@ impl Queue {
         frame: Encoded,
         label: &Arc<Label>,
     ) -> Result<Pushed, Full> {
-        let Some(Ok(spill)) = spills.map(|spills| spills.open()) else { return Err(self.overflow()) };
+        let Some(Ok(spill)) = spills.map(|spills| spills.open()) else { return Err(Full::Overflow) };
         self.spilled = Some(Box::new(Spilled::new(spill)));
         self.spill(frame, label)
     }
 
     fn spill(&mut self, frame: Encoded, label: &Arc<Label>) -> Result<Pushed, Full> {
-        let Some(spilled) = &mut self.spilled else { return Err(self.overflow()) };
+        let Some(spilled) = &mut self.spilled else { return Err(Full::Overflow) };
         // The first of its channel: what is in memory now is older, and goes before all that is spilled.
         if !spilled.holds(&label.channel) && self.lanes[NORMAL].mark() {
             spilled.marks += 1;
         }
         match spilled.put(&frame, label) {
             Ok(()) => Ok(Pushed::Queued),
-            Err(_) => Err(self.overflow()),
+            Err(_) => Err(Full::Overflow),
         }
     }
 
@@ -231,15 +208,9 @@ impl Queue {
         draw < 2.0 * (1.0 - fill)
     }
 
-    /// Closes because of a frame that was not taken.
-    fn overflow(&mut self) -> Full {
-        self.closed.get_or_insert(Full::Overflow);
-        Full::Overflow
-    }
-
-    /// Whether nothing waits in memory, not even a gap.
+    /// Whether nothing waits, not even a gap.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(Lane::is_empty)
+        self.spilled.is_none() && self.lanes.iter().all(Lane::is_empty)
     }
 
     /// Whether something is spilled that goes before what is newer in memory.
@@ -289,7 +260,7 @@ impl Queue {
         if spilled.spill.is_empty() {
             self.spilled = None;
         }
-        read.map_err(|_| self.overflow())
+        read.map_err(|_| Full::Overflow)
     }
 
     fn take_lane(&mut self, lane: usize, most: usize, into: &mut Vec<Taken>) {

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::{
     sync::{OnceCell, mpsc},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use trestle_bus::{BusError, BusState, ENTRIES_MAX, Entry, Kv, KvEvent, pattern};
 
@@ -33,6 +33,10 @@ const EVENTS_MAX: usize = 4 << 10;
 /// Messages read before those that are not asked for are let go. 16 Ki x about 1 KiB = 16 MiB.
 const READ_AT_ONCE_MAX: usize = 16 << 10;
 
+/// How long a change may be on its way to a watch; how often a silent one asks the leader, and how long it waits for that.
+/// With the pause, a watch goes on about 2.5 s after the server that served it died.
+const OWED_MAX: Duration = Duration::from_secs(1);
+
 /// Before a watch that broke or ended is taken up again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -48,11 +52,11 @@ impl BucketKv {
     }
 
     fn stream(&self) -> String {
-        format!("KV_{}", self.link.config.bucket)
+        bucket_stream(&self.link)
     }
 
     fn subject(&self, key: &str) -> String {
-        format!("$KV.{}.{key}", self.link.config.bucket)
+        bucket_subject(&self.link, key)
     }
 
     async fn open(&self) -> Result<(), BusError> {
@@ -102,6 +106,16 @@ impl BucketKv {
         }
         self.link.store(self.subject(key), headers, value).await
     }
+}
+
+/// The stream that is the bucket.
+fn bucket_stream(link: &Link) -> String {
+    format!("KV_{}", link.config.bucket)
+}
+
+/// Where the bucket stores a key.
+fn bucket_subject(link: &Link, key: &str) -> String {
+    format!("$KV.{}.{key}", link.config.bucket)
 }
 
 /// Whole seconds, at least one.
@@ -251,12 +265,44 @@ impl Watching {
             if self.sender.is_closed() || !matches!(usable, Ok(BusState::Connected(_))) {
                 return;
             }
-            match self.bucket.watch_from_revision(filter(&self.prefix), self.next).await {
-                Ok(again) => watch = Some(again),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot watch yet");
+            match timeout(OWED_MAX, self.bucket.watch_from_revision(filter(&self.prefix), self.next)).await {
+                Ok(Ok(again)) => watch = Some(again),
+                failed => {
+                    tracing::debug!(failed = ?failed.map(|made| made.err()), "cannot watch yet");
+                    self.catch_up().await;
                     sleep(jittered(PAUSE)).await;
                 }
+            }
+        }
+    }
+
+    /// Returns when the leader has had something for the watch for [`OWED_MAX`]: the server that served it has died, which
+    /// the client would notice only after several heartbeats.
+    async fn owed(&self) {
+        let (stream, filter) = (bucket_stream(&self.link), bucket_subject(&self.link, &filter(&self.prefix)));
+        loop {
+            sleep(OWED_MAX).await;
+            // What is asked while there is no leader is never answered, also when there is one again.
+            let reaches = timeout(OWED_MAX, self.link.reaches(&stream, &filter)).await;
+            if matches!(reaches, Ok(Ok(reaches)) if reaches >= self.next) {
+                return sleep(OWED_MAX).await;
+            }
+        }
+    }
+
+    /// Passes on what the leader of the bucket has, while no watch can be made: that takes another leader.
+    async fn catch_up(&mut self) {
+        let (stream, stem) = (bucket_stream(&self.link), bucket_subject(&self.link, ""));
+        let filter = format!("{stem}{}", filter(&self.prefix));
+        let read = timeout(OWED_MAX, self.link.read(&stream, &filter, self.next, READ_AT_ONCE_MAX)).await;
+        let Ok(Ok(read)) = read else { return };
+        for message in read {
+            self.next = message.sequence + 1;
+            let key = message.subject.strip_prefix(&stem).filter(|key| key.starts_with(&self.prefix));
+            let Some(key) = key.map(str::to_owned) else { continue };
+            let entry = if is_gone(&message) { None } else { Some(entry(message)) };
+            if self.sender.send(KvEvent { key, entry }).await.is_err() {
+                return;
             }
         }
     }
@@ -268,6 +314,7 @@ impl Watching {
         loop {
             let entry = tokio::select! {
                 entry = watch.next() => entry,
+                () = self.owed() => return,
                 () = self.sender.closed() => return,
                 _ = breaks.changed() => return,
                 _ = state.wait_for(|state| *state == BusState::Closed) => return,

@@ -14,6 +14,7 @@ use std::{
 
 use async_nats::{Client, Event, connection::State, jetstream::stream};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
@@ -216,7 +217,7 @@ impl Link {
 
     /// After the client has connected anew: waits until its subscriptions are in force, sees to the logs, tells everyone
     /// that something may have been missed. False if it broke again meanwhile.
-    async fn restore(&self, connection: u64) -> bool {
+    async fn restore(self: &Arc<Self>, connection: u64) -> bool {
         let breaks = *self.breaks().borrow_and_update();
         let broken = || *self.signals.breaks.borrow() != breaks || *self.signals.state.borrow() == BusState::Closed;
         while self.barrier.pass().await.is_none() {
@@ -224,18 +225,29 @@ impl Link {
                 return false;
             }
         }
-        // A server that came back without its data would refuse every append until somebody makes the streams again.
-        let streams: Vec<stream::Config> = self.streams.lock().values().cloned().collect();
-        for config in streams {
-            if let Err(fault) = self.make_stream(&config).await {
-                tracing::warn!(stream = config.name, ?fault, "the stream is not there after the break");
-            }
+        if self.config.replicas == 1 {
+            // A server that came back without its data would refuse every append until somebody makes the streams again.
+            self.make_streams().await;
+        } else {
+            // Other servers have the data; and nobody may be there to answer before a leader has been elected.
+            let link = self.clone();
+            tokio::spawn(async move { link.make_streams().await });
         }
         let restored = self.signals.restored(breaks, connection);
         if restored {
             self.tell_lost();
         }
         restored
+    }
+
+    async fn make_streams(&self) {
+        let streams: Vec<stream::Config> = self.streams.lock().values().cloned().collect();
+        let making = streams.iter().map(async |config| {
+            if let Err(fault) = self.make_stream(config).await {
+                tracing::warn!(stream = config.name, ?fault, "the stream could not be made sure of after the break");
+            }
+        });
+        join_all(making).await;
     }
 }
 

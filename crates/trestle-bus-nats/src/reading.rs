@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// Sequence of the last message that `filter` matches, on the leader; 0 where whoever answers is the leader.
-    async fn reaches(&self, stream: &str, filter: &str) -> Result<u64, Fault> {
+    pub(crate) async fn reaches(&self, stream: &str, filter: &str) -> Result<u64, Fault> {
         if self.config.replicas == 1 {
             return Ok(0);
         }

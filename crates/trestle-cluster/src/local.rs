@@ -14,6 +14,9 @@ use trestle_wire::{NodeId, SessionId, UserId, v1};
 
 /// How often a node says where its count of a channel is, so that a lost last message is noticed.
 pub(crate) const DIGEST_EVERY: Duration = Duration::from_secs(10);
+/// The whole of a crowd of 50,000 is 4 MB, and every replica hears it: it is told at most this often, and well before
+/// those who asked ask again.
+const WHOLE_EVERY: Duration = Duration::from_millis(500);
 /// How long a channel that nobody is on any more is kept: longer than until the next digest, which tells that all left.
 const KEPT_EMPTY: Duration = Duration::from_secs(12);
 
@@ -37,6 +40,8 @@ pub(crate) struct Local {
     told_at: Option<Instant>,
     /// When the whole is to be told.
     whole_at: Option<Instant>,
+    /// When it may be told again.
+    whole_after: Instant,
     digest_at: Instant,
     empty_since: Instant,
 }
@@ -52,6 +57,7 @@ impl Local {
             untold: HashMap::new(),
             told_at: None,
             whole_at: None,
+            whole_after: now,
             digest_at: now + DIGEST_EVERY,
             empty_since: now,
         }
@@ -96,8 +102,9 @@ impl Local {
         gone
     }
 
-    /// The whole is to be told at `at`: the others may have missed something.
+    /// The whole is to be told at `at`, or soon after: the others may have missed something.
     pub(crate) fn tell_whole_at(&mut self, at: Instant) {
+        let at = at.max(self.whole_after);
         self.whole_at = Some(self.whole_at.map_or(at, |other| other.min(at)));
     }
 
@@ -134,6 +141,7 @@ impl Local {
         }
         if self.whole_at.is_some_and(|at| at <= now) {
             self.whole_at = None;
+            self.whole_after = now + WHOLE_EVERY;
             messages.extend(self.whole(most));
         }
         messages
@@ -253,6 +261,21 @@ mod tests {
             [(4, true), (5, false), (6, false)]
         );
         assert_eq!(local.answer(10).iter().map(|m| m.sequence).collect::<Vec<_>>(), [6, 6, 6]);
+    }
+
+    #[test]
+    fn the_whole_is_not_told_to_each_who_asks() {
+        let now = Instant::now();
+        let mut local = local(now);
+        local.enter(&session(1), None);
+        local.tell_whole_at(now);
+        assert_eq!(local.tell(10, now).iter().filter(|message| message.whole).count(), 1);
+        for _ in 0..20 {
+            local.tell_whole_at(now);
+        }
+        assert_eq!(local.tell(10, now), []);
+        assert_eq!(local.tells_at(Duration::ZERO, now), Some(now + WHOLE_EVERY));
+        assert_eq!(local.tell(10, now + WHOLE_EVERY).len(), 1);
     }
 
     #[test]

@@ -117,6 +117,8 @@ struct Beat {
     revision: u64,
     /// No more heartbeats: the node has left, or was displaced.
     over: bool,
+    /// Whether the last heartbeat was not stored: those of others may not be either.
+    stalled: bool,
 }
 
 impl Nodes {
@@ -294,29 +296,43 @@ impl Inner {
                 () = self.sooner.notified() => {}
                 changed = state.changed() => if changed.is_err() { return },
             }
-            if matches!(*state.borrow_and_update(), BusState::Connected(_)) {
-                self.beat().await;
+            if *state.borrow_and_update() == BusState::Closed {
+                return;
+            }
+            if !self.beat().await {
+                tick.reset_after(every.min(PAUSE));
             }
         }
     }
 
-    /// One heartbeat; a second try where the first finds what it did not expect.
-    async fn beat(&self) {
+    /// One heartbeat; a second try where the first finds what it did not expect. False if it is to be tried again soon.
+    async fn beat(&self) -> bool {
         let mut beat = self.beat.lock().await;
         for _ in 0..2 {
             if beat.over {
-                return;
+                return true;
             }
             let value = self.info().encode_to_vec().into();
             match self.fabric.kv.compare_and_set(&self.key, beat.revision, value, Some(self.timeout)).await {
                 Ok(Some(revision)) => {
                     beat.revision = revision;
-                    return;
+                    if std::mem::take(&mut beat.stalled) {
+                        tracing::info!("heartbeats of this node are stored again");
+                        self.change(|roll| roll.recovered(Instant::now()));
+                    }
+                    return true;
                 }
                 Ok(None) => self.look_at_key(&mut beat).await,
-                Err(error) => return tracing::warn!(%error, "a heartbeat of this node was not stored"),
+                Err(error) => {
+                    if !std::mem::replace(&mut beat.stalled, true) {
+                        tracing::warn!(%error, "a heartbeat of this node was not stored; it is tried again");
+                    }
+                    self.change(Roll::stalled);
+                    return false;
+                }
             }
         }
+        false
     }
 
     /// The key is not as it was left: it has expired, an earlier heartbeat was stored after all, or it is another's.
@@ -381,7 +397,7 @@ impl Inner {
         let Some(node) = node_of(&event.key).filter(|node| *node != self.node) else { return };
         let now = Instant::now();
         self.change(|roll| match event.entry {
-            None => roll.gone(&node, now),
+            None => roll.gone(&node),
             Some(entry) => decode(&entry.value).into_iter().for_each(|info| roll.heard(node.clone(), info, now)),
         });
     }
@@ -396,11 +412,12 @@ impl Inner {
 
     /// A bus that came back may have lost what happened meanwhile.
     async fn reconnected(&self, state: BusState) {
-        if matches!(state, BusState::Connected(_)) {
-            self.change(|roll| roll.reconnected(Instant::now()));
-            if let Err(error) = self.read().await {
-                tracing::warn!(%error, "cannot read which nodes live; the watch will tell");
-            }
+        if !matches!(state, BusState::Connected(_)) {
+            return self.change(Roll::stalled);
+        }
+        self.change(|roll| roll.recovered(Instant::now()));
+        if let Err(error) = self.read().await {
+            tracing::warn!(%error, "cannot read which nodes live; the watch will tell");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -122,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) wake: Notify,
     dirty: watch::Sender<usize>,
     pub(crate) lost: broadcast::Sender<SessionId>,
+    /// Whether the last write failed, so that this is said once.
+    pub(crate) failing: AtomicBool,
     stamp: Stamp,
     pub(crate) metrics: RecordMetrics,
 }
@@ -148,6 +150,7 @@ impl Registry {
             wake: Notify::new(),
             dirty: watch::Sender::new(0),
             lost: broadcast::Sender::new(LOST_MAX),
+            failing: AtomicBool::new(false),
             stamp: Stamp::default(),
             metrics: RecordMetrics::register(parts.registry),
         });

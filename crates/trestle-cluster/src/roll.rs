@@ -1,7 +1,7 @@
 //! Which nodes live, decided from what was heard and when. No I/O, no clock of its own.
 //!
 //! In: heartbeats, keys that are gone, moments. Out: [`NodeChange`]s. Always: a node that is `Down` was `Up` before, and
-//! one that began anew is `Down` and `Up`; right after a break of the bus, absence alone is not believed.
+//! one that began anew is `Down` and `Up`; while the Kv takes no heartbeats, and right after, absence is not believed.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -33,24 +33,34 @@ struct Life {
     info: v1::NodeInfo,
     /// When `info` was last seen to change.
     changed: Instant,
-    /// When its absence is believed, if it is absent.
-    missing_until: Option<Instant>,
+    /// Whether its key is gone, and that is not believed yet.
+    missing: bool,
     number: u64,
+}
+
+/// What a key that is gone means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// The node is gone.
+    Believed,
+    /// Nothing: nobody can say that he lives.
+    Doubted,
+    /// The node is gone if it is not back by then.
+    DoubtedUntil(Instant),
 }
 
 /// The other nodes.
 pub(crate) struct Roll {
     patience: Patience,
     nodes: BTreeMap<NodeId, Life>,
-    /// Until when absence is not believed.
-    lenient_until: Option<Instant>,
+    absence: Absence,
     last: u64,
     changes: Vec<NodeChange>,
 }
 
 impl Roll {
     pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience, nodes: BTreeMap::new(), lenient_until: None, last: 0, changes: Vec::new() }
+        Self { patience, nodes: BTreeMap::new(), absence: Absence::Believed, last: 0, changes: Vec::new() }
     }
 
     /// A heartbeat.
@@ -64,11 +74,11 @@ impl Roll {
                     life.changed = now;
                 }
                 life.info = info;
-                life.missing_until = None;
+                life.missing = false;
             }
             None => {
                 self.last += 1;
-                let life = Life { info, changed: now, missing_until: None, number: self.last };
+                let life = Life { info, changed: now, missing: false, number: self.last };
                 self.nodes.insert(node.clone(), life);
                 self.changes.push(NodeChange::Up(node));
             }
@@ -76,9 +86,9 @@ impl Roll {
     }
 
     /// The key of a node is gone.
-    pub(crate) fn gone(&mut self, node: &NodeId, now: Instant) {
-        match (self.lenient_until.filter(|until| now < *until), self.nodes.get_mut(node)) {
-            (Some(until), Some(life)) => life.missing_until = Some(until),
+    pub(crate) fn gone(&mut self, node: &NodeId) {
+        match (self.absence, self.nodes.get_mut(node)) {
+            (Absence::Doubted | Absence::DoubtedUntil(_), Some(life)) => life.missing = true,
             _ => self.remove(node),
         }
     }
@@ -91,13 +101,18 @@ impl Roll {
             self.heard(node, info, now);
         }
         for node in absent {
-            self.gone(&node, now);
+            self.gone(&node);
         }
     }
 
-    /// The bus is back after a break: what was not heard meanwhile means nothing.
-    pub(crate) fn reconnected(&mut self, now: Instant) {
-        self.lenient_until = Some(now + self.patience.after_break);
+    /// The bus is away, or its Kv takes no heartbeats: what is not heard now means nothing.
+    pub(crate) fn stalled(&mut self) {
+        self.absence = Absence::Doubted;
+    }
+
+    /// The bus and its Kv are back: the others had the same break, and have a while to say that they live.
+    pub(crate) fn recovered(&mut self, now: Instant) {
+        self.absence = Absence::DoubtedUntil(now + self.patience.after_break);
         for life in self.nodes.values_mut() {
             life.changed = now;
         }
@@ -105,10 +120,16 @@ impl Roll {
 
     /// Lets go of those whose absence is to be believed now; gives those that are silent for too long, to be looked at.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<NodeId> {
-        let absent = |life: &Life| life.missing_until.is_some_and(|until| until <= now);
-        let gone: Vec<_> = self.nodes.iter().filter(|(_, life)| absent(life)).map(|(node, _)| node.clone()).collect();
-        for node in gone {
-            self.remove(&node);
+        match self.absence {
+            Absence::Doubted => return Vec::new(),
+            Absence::DoubtedUntil(until) if until <= now => self.absence = Absence::Believed,
+            Absence::DoubtedUntil(_) | Absence::Believed => {}
+        }
+        if self.absence == Absence::Believed {
+            let missing = self.nodes.iter().filter(|(_, life)| life.missing);
+            for node in missing.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
+                self.remove(&node);
+            }
         }
         let silent = |life: &Life| now.duration_since(life.changed) > self.patience.silence;
         self.nodes.iter().filter(|(_, life)| silent(life)).map(|(node, _)| node.clone()).collect()
@@ -178,8 +199,8 @@ mod tests {
         roll.heard(node("a"), info(1, 1), t);
         roll.heard(node("a"), info(1, 4), after(t, 3));
         assert_eq!(roll.changes(), [NodeChange::Up(node("a"))]);
-        roll.gone(&node("a"), after(t, 14));
-        roll.gone(&node("a"), after(t, 15));
+        roll.gone(&node("a"));
+        roll.gone(&node("a"));
         assert_eq!(roll.changes(), [NodeChange::Down(node("a"))]);
         assert!(!roll.contains(&node("a")));
     }
@@ -225,7 +246,7 @@ mod tests {
         }
         roll.changes();
         let back = after(t, 60);
-        roll.reconnected(back);
+        roll.recovered(back);
         assert_eq!(roll.overdue(back), [], "its silence was ours");
         roll.read(Vec::new(), back);
         assert_eq!(roll.changes(), []);
@@ -234,8 +255,26 @@ mod tests {
         assert_eq!(roll.changes(), []);
         roll.overdue(after(back, 6));
         assert_eq!(roll.changes(), [NodeChange::Down(node("b"))]);
-        roll.gone(&node("a"), after(back, 7));
+        roll.gone(&node("a"));
         assert_eq!(roll.changes(), [NodeChange::Down(node("a"))], "later the Kv's word counts at once");
+    }
+
+    #[test]
+    fn while_no_heartbeat_is_taken_nobody_is_dead() {
+        let (mut roll, t) = (Roll::new(PATIENCE), Instant::now());
+        for name in ["a", "b"] {
+            roll.heard(node(name), info(1, 1), t);
+        }
+        roll.changes();
+        roll.stalled();
+        roll.gone(&node("a"));
+        roll.gone(&node("b"));
+        assert_eq!(roll.overdue(after(t, 1000)), []);
+        let back = after(t, 1000);
+        roll.recovered(back);
+        roll.heard(node("a"), info(1, 1001), back);
+        roll.overdue(after(back, 6));
+        assert_eq!(roll.changes(), [NodeChange::Down(node("b"))]);
     }
 
     #[test]

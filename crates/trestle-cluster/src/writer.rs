@@ -2,7 +2,10 @@
 //!
 //! Always: at most [`WRITES_MAX`] writes under way; nothing is tried while the bus is away.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
 
 use prost::Message as _;
 use tokio::{
@@ -59,6 +62,9 @@ async fn store(inner: Arc<Inner>, write: Write) {
     let outcome = match kv.compare_and_set(&key, write.expected, write.value.clone(), Some(write.ttl)).await {
         Ok(Some(revision)) => {
             inner.metrics.written.inc();
+            if inner.failing.swap(false, Ordering::Relaxed) {
+                tracing::info!("records of sessions are written again");
+            }
             return inner.change(|records| records.wrote(&write, revision, Instant::now()));
         }
         Ok(None) => look(&inner, &key).await,
@@ -75,7 +81,9 @@ async fn store(inner: Arc<Inner>, write: Write) {
         }
         Err(error) => {
             inner.metrics.failed.inc();
-            tracing::warn!(session = %write.session, %error, "the record of a session was not written; it is tried again");
+            if !inner.failing.swap(true, Ordering::Relaxed) {
+                tracing::warn!(session = %write.session, %error, "records of sessions are not written; they are tried again");
+            }
             inner.change(|records| records.failed(&write, &error, Instant::now()));
         }
     }

@@ -1,5 +1,6 @@
 //! Two nodes on one bus: the embedded one, and a real nats-server with a connection for each.
 
+mod faults;
 mod nodes;
 mod presence;
 mod registry;

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use trestle_bus::BusState;
-use trestle_cluster::{NodeChange, Nodes, NodesError};
+use trestle_cluster::{ClusterConfig, NodeChange, Nodes, NodesError};
 use trestle_wire::v1;
 
 use crate::{PATIENCE, Two, config, connect, node, on_both, open, soon, until};
@@ -85,15 +85,17 @@ async fn a_name_belongs_to_one_process(two: Two) {
 }
 
 async fn a_node_that_crashed_starts_again_at_once(two: Two) {
-    let a = open(&two.a, "a", config()).await.expect("starts");
-    let crashed = open(&two.b, "b", config()).await.expect("starts");
+    // Far longer than the answer of a living one is waited for.
+    let slow = || ClusterConfig { node_timeout: Duration::from_secs(8), ..config() };
+    let a = open(&two.a, "a", slow()).await.expect("starts");
+    let crashed = open(&two.b, "b", slow()).await.expect("starts");
     let mut changes = a.changes();
     until(async || a.lives(&node("b")).then_some(())).await;
     while changes.try_recv().is_ok() {}
     drop(crashed); // its key stays
     let began = Instant::now();
-    let again = open(&two.b, "b", config()).await.expect("starts");
-    assert!(began.elapsed() < config().node_timeout, "{:?}", began.elapsed());
+    let again = open(&two.b, "b", slow()).await.expect("starts");
+    assert!(began.elapsed() < slow().node_timeout, "{:?}", began.elapsed());
     assert_eq!(change(&mut changes).await, NodeChange::Down(node("b")), "whoever it was is gone");
     assert_eq!(change(&mut changes).await, NodeChange::Up(node("b")));
     assert!(!*again.displaced().borrow());

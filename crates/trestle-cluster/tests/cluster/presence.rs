@@ -32,14 +32,14 @@ on_both! {
 }
 
 /// A node with presence, and the events that it hears.
-struct Node {
+pub(crate) struct Node {
     nodes: Option<Arc<Nodes>>,
-    presence: Arc<Presence>,
+    pub(crate) presence: Arc<Presence>,
     events: mpsc::Receiver<v1::PresenceEvent>,
     metrics: Metrics,
 }
 
-fn room() -> ChannelName {
+pub(crate) fn room() -> ChannelName {
     ChannelName::parse("room:1").expect("valid")
 }
 
@@ -55,7 +55,7 @@ fn quick() -> ClusterConfig {
     }
 }
 
-async fn start(fabric: &Fabric, name: &str, config: ClusterConfig) -> Node {
+pub(crate) async fn start(fabric: &Fabric, name: &str, config: ClusterConfig) -> Node {
     let nodes = open(fabric, name, config.clone()).await.expect("starts");
     let (sink, events) = mpsc::channel(10_000);
     let mut metrics = Metrics::default();
@@ -82,7 +82,7 @@ async fn both(two: &Two) -> (Node, Node) {
 }
 
 impl Node {
-    async fn enter(&self, n: usize, who: Option<&str>) -> Seat {
+    pub(crate) async fn enter(&self, n: usize, who: Option<&str>) -> Seat {
         self.presence.enter(room(), session("a", n), who.map(user).as_ref()).await.expect("enters")
     }
 
@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// Until these are there, by the state; gives it.
-    async fn sees(&self, there: &[usize]) -> v1::PresenceState {
+    pub(crate) async fn sees(&self, there: &[usize]) -> v1::PresenceState {
         let there: BTreeSet<_> = there.iter().map(|n| session("a", *n).as_str().to_owned()).collect();
         until(async || Some(self.state().await).filter(|state| names(&state.members) == there)).await
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::Router;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use trestle_auth::{Channels, Gate};
 use trestle_bridge::{Bridge, NamespaceView};
@@ -19,7 +19,7 @@ use trestle_edge::{Accept, Edge};
 use trestle_hub::Hub;
 use trestle_schema::{SchemaSource, Schemas};
 use trestle_session::Rules;
-use trestle_telemetry::{Telemetry, metrics::Metrics};
+use trestle_telemetry::{Telemetry, Tracer, metrics::Metrics};
 use trestle_wire::{NodeId, Subjects, v1};
 
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
     output,
     server::Server,
 };
+
+/// How long a node that cannot start waits for the bus to take that it is gone.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A node that serves.
 pub(crate) struct Node {
@@ -80,7 +83,7 @@ pub(crate) async fn serve(config: Config, json_logs: bool) -> anyhow::Result<()>
 }
 
 impl Node {
-    /// Builds everything in the order of the way of a message, and begins to serve.
+    /// Takes the node's place among the others, and serves.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
         let faults = config.faults();
         if !faults.is_empty() {
@@ -98,6 +101,32 @@ impl Node {
         ensure_logs(&fabric, &subjects, &channels, config.work_bytes_max).await?;
         let cluster = Cluster { config: &config, node: &id, subjects: &subjects, fabric: &fabric };
         let nodes = cluster.nodes(metrics.registry()).await?;
+        let ground = Ground { cluster, channels, schemas, telemetry, tracer, metrics, nodes: Arc::clone(&nodes) };
+        let built = ground.build().await;
+        if built.is_err() {
+            // Nobody may take it for alive.
+            let _left = timeout(LEAVE_TIMEOUT, nodes.leave()).await;
+        }
+        built
+    }
+}
+
+/// What a node stands on, before it serves.
+struct Ground<'a> {
+    cluster: Cluster<'a>,
+    channels: Arc<Channels>,
+    schemas: Schemas,
+    telemetry: Telemetry,
+    tracer: Tracer,
+    metrics: Metrics,
+    nodes: Arc<Nodes>,
+}
+
+impl Ground<'_> {
+    /// Builds everything in the order of the way of a message, and begins to serve.
+    async fn build(self) -> anyhow::Result<Node> {
+        let Self { cluster, channels, schemas, telemetry, tracer, mut metrics, nodes } = self;
+        let Cluster { config, node: id, subjects, fabric } = cluster;
 
         let status = Arc::new(Status::new(fabric.bus.state()));
         let mut router = Router::new();
@@ -179,11 +208,11 @@ impl Node {
             (true, Some(address)) => Some(demo::start(address, demo_stop.clone())),
             _ => None,
         };
-        Ok(Self {
+        Ok(Node {
             listen,
             grpc,
-            id,
-            fabric,
+            id: id.clone(),
+            fabric: fabric.clone(),
             schemas,
             edge,
             status,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use prost::Message as _;
 use trestle_hub::Member;
 use trestle_wire::{
     ChannelName, GroupName, Reason, Refusal, Selector, SessionId, UserId,
@@ -19,7 +20,7 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
 impl Edge {
-    /// The sessions of this node that `request` asks for, in the order of their ids.
+    /// The sessions of this node that `request` asks for, in the order of their ids, as many as one message takes.
     ///
     /// # Errors
     /// What is wrong with the request.
@@ -32,12 +33,18 @@ impl Edge {
         let mut members = self.hub.members();
         members.retain(|member| member.session.as_str() > request.after.as_str() && picked.has(member));
         members.sort_unstable_by(|a, b| a.session.cmp(&b.session));
-        let more = members.len() > limit;
-        members.truncate(limit);
-        Ok(v1::ListSessionsResponse {
-            sessions: members.iter().map(|member| self.session_info(member)).collect(),
-            more,
-        })
+        let (mut sessions, mut room) = (Vec::new(), self.fabric.bus.payload_bytes_max() / 2);
+        for member in members.iter().take(limit) {
+            let info = self.session_info(member);
+            let bytes = info.encoded_len();
+            if bytes > room {
+                break;
+            }
+            room -= bytes;
+            sessions.push(info);
+        }
+        let more = members.len() > sessions.len();
+        Ok(v1::ListSessionsResponse { sessions, more })
     }
 
     fn session_info(&self, member: &Member) -> v1::SessionInfo {

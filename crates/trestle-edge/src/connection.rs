@@ -52,14 +52,15 @@ pub(crate) async fn run<S: Stream>(
 ) {
     edge.metrics.connections.inc();
     let connection = Connection::new(&edge, hello);
-    let (end, stay) = connection.serve(&mut socket).await;
+    let (end, mut stay) = connection.serve(&mut socket).await;
+    let why = stay.as_mut().and_then(|stay| stay.kicked.take());
     if let Some(stay) = stay {
         part(&edge, stay, end).await;
     }
     match end {
         End::Close(code) => {
             edge.metrics.closed(code);
-            socket.close(code, edge.config.close_timeout).await;
+            socket.close(code, why, edge.config.close_timeout).await;
         }
         End::Gone | End::Goodbye => socket.leave(edge.config.close_timeout).await,
     }
@@ -76,7 +77,7 @@ pub(crate) async fn turn_away<S: Stream>(edge: &Edge, mut socket: WebSocket<S>, 
     let frame = encode(encoding, &error, &edge.schemas.current());
     if socket.write(frame.as_bytes().clone()).is_ok() {
         edge.metrics.closed(CloseCode::Busy);
-        socket.close(CloseCode::Busy, edge.config.close_timeout).await;
+        socket.close(CloseCode::Busy, None, edge.config.close_timeout).await;
     }
 }
 
@@ -217,10 +218,7 @@ impl Connection {
                 Came::Mail(mail) => {
                     let asked = match mail {
                         Mail::Update { change, done } => self.stay.update(change, done),
-                        Mail::Kick { reason } => {
-                            tracing::info!(session = %self.stay.member.session, reason, "ended by an operator");
-                            self.stay.on(Event::Kick)
-                        }
+                        Mail::Kick { reason } => self.stay.kick(reason),
                         Mail::Edge(_) => Asked::default(),
                     };
                     self.obey(socket, asked).await.map(End::Close)

@@ -71,7 +71,7 @@ pub(crate) async fn keep(mut stay: Stay) {
 fn take(mut stay: Stay, mail: Mail) -> Option<Stay> {
     match mail {
         Mail::Update { change, done } => _ = stay.update(change, done),
-        Mail::Kick { .. } => _ = stay.on(Event::Kick),
+        Mail::Kick { reason } => _ = stay.kick(reason),
         Mail::Edge(wish) => match wish.downcast::<Wish>().map(|wish| *wish) {
             // Whoever asked may have given up: then it stays here.
             Ok(Wish::Yield(give)) => return give.send(stay).err(),

@@ -28,6 +28,8 @@ use crate::{
     upgrade::Hello,
 };
 
+/// Longest reason of a kick, in bytes: a close frame has room for 123 (RFC 6455, 5.5).
+const KICK_REASON_BYTES_MAX: usize = 100;
 /// Ids of live messages that are remembered while a client moves to another node: a second at 4,096 messages.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -77,6 +79,8 @@ pub(crate) struct Stay {
     pub(crate) epoch: u64,
     /// Whether something that the client should get cannot be given to it any more: only the channels' logs can.
     pub(crate) broken: bool,
+    /// Why an operator or a service has ended it.
+    pub(crate) kicked: Option<String>,
     /// Since [`Wish::Remember`]; `None` before.
     remembered: Option<Vec<u64>>,
     /// Reused between rounds.
@@ -136,6 +140,7 @@ impl Stay {
             replay: Replay::new(replay),
             epoch: 0,
             broken: false,
+            kicked: None,
             remembered: None,
             actions: Vec::new(),
         }
@@ -152,6 +157,14 @@ impl Stay {
     /// What others want of the session; `done` is told when it is done.
     pub(crate) fn update(&mut self, change: v1::UpdateSessionsRequest, done: oneshot::Sender<()>) -> Asked {
         self.decide(Event::Update(change), Some(done))
+    }
+
+    /// Ends it for good; the client reads `reason` in the close frame, if there is one.
+    pub(crate) fn kick(&mut self, mut reason: String) -> Asked {
+        tracing::info!(session = %self.member.session, reason, "ended by an operator or a service");
+        reason.truncate(reason.floor_char_boundary(KICK_REASON_BYTES_MAX));
+        self.kicked = Some(reason).filter(|reason| !reason.is_empty());
+        self.on(Event::Kick)
     }
 
     fn decide(&mut self, event: Event, done: Option<oneshot::Sender<()>>) -> Asked {

@@ -187,10 +187,11 @@ impl<S: Stream> WebSocket<S> {
         }
     }
 
-    /// Says why and closes, and gives the client `patience` to take it: the close frame must not be lost to a reset
+    /// Says why (`why` instead of the code's own words) and closes, and gives the client `patience` to take it: the close frame must not be lost to a reset
     /// because the client was still sending.
-    pub(crate) async fn close(mut self, code: CloseCode, patience: Duration) {
-        let frame = CloseFrame { code: code.number().into(), reason: Utf8Bytes::from_static(code.reason()) };
+    pub(crate) async fn close(mut self, code: CloseCode, why: Option<String>, patience: Duration) {
+        let reason = why.map_or_else(|| Utf8Bytes::from_static(code.reason()), Utf8Bytes::from);
+        let frame = CloseFrame { code: code.number().into(), reason };
         let part = async {
             let sent = self.queue(Message::Close(Some(frame))).is_ok();
             if !sent || poll_fn(|context| Pin::new(&mut self.inner).poll_flush(context)).await.is_err() {

@@ -121,3 +121,20 @@ async fn a_long_break_is_filled_page_by_page() {
     assert_eq!(texts(&a, 700).await, many);
     assert_eq!(heard(&a).await, ("last".into(), 702, 701));
 }
+
+#[tokio::test]
+async fn a_room_that_had_heard_nothing_knows_what_a_full_history_has_lost() {
+    let house = House::new().await;
+    house.publish("room:2", "elsewhere").await;
+    let (a, b) = (member(1, Encoding::Protobuf), member(2, Encoding::Protobuf));
+    let _seats = (house.join(&a, "room:1").await, house.join(&b, "room:3").await);
+    assert_eq!((welcomed(&a).await, welcomed(&b).await), (0, 0));
+    house.publish_unheard("room:1", &["2", "3", "4", "5"]).await;
+    house.publish("room:1", "6").await;
+    assert_eq!(gap(&a).await, (1, 3, GapReason::Retention));
+    assert_eq!(texts(&a, 3).await, ["4", "5", "6"]);
+    // That the first message here is not at offset 1 does not mean that one is gone.
+    house.publish_unheard("room:3", &["7"]).await;
+    house.publish("room:3", "8").await;
+    assert_eq!((heard(&b).await, heard(&b).await), (("7".into(), 7, 0), ("8".into(), 8, 7)));
+}

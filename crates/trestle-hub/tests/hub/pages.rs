@@ -1,5 +1,7 @@
 //! Pages of a channel's history.
 
+use std::sync::atomic::Ordering;
+
 use trestle_codec::Page;
 use trestle_wire::{Reason, v1};
 
@@ -124,4 +126,15 @@ async fn a_channel_without_history_has_no_pages_and_an_empty_one_has_an_empty_pa
         let page = page(&house, which, 3).await;
         assert_eq!((page.messages.len(), page.more, page.offset), (0, false, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_log_does_not_show_yet_is_more() {
+    let house = with(100, 3).await;
+    house.log.hidden_from.store(6, Ordering::SeqCst);
+    house.log.behind.store(1000, Ordering::SeqCst);
+    let first = page(&house, Page::After(0), 10).await;
+    assert_eq!((texts(&first), first.more, first.offset), (vec!["1", "2"], true, 6));
+    let refused = house.hub.page(&channel("room:1"), Page::After(5), 10).await;
+    assert_eq!(refused.unwrap_err().reason, Reason::BusAway, "rather than an empty page for ever");
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use trestle_codec::{Encoding, Since};
 use trestle_wire::v1::GapReason;
 
@@ -17,22 +17,31 @@ use crate::house::{House, gap, heard, member, member_with_room, next_bytes, text
 /// Longer than a room remembers what nobody asks for.
 const A_WHILE: Duration = Duration::from_secs(6);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_thousand_that_resume_one_channel_cost_one_read_of_its_log() {
     let house = Arc::new(House::keeping(100).await);
     for number in 0..100 {
         house.publish("room:1", &number.to_string()).await;
     }
-    let mut joining = JoinSet::new();
+    let first = member(1000, Encoding::Protobuf);
+    let _first = house.join(&first, "room:1").await;
+    house.log.gated.store(true, Ordering::SeqCst);
+    let (mut joining, begun) = (JoinSet::new(), Arc::new(Semaphore::new(0)));
     for number in 0..1000_u32 {
-        let house = Arc::clone(&house);
+        let (house, begun) = (Arc::clone(&house), Arc::clone(&begun));
         joining.spawn(async move {
             let member = member(u128::from(number), Encoding::Protobuf);
             // They had different parts of it.
             let had = 1 + u64::from(number % 90);
+            begun.add_permits(1);
             (had, house.rejoin(&member, "room:1", had).await, member)
         });
     }
+    // All of them are on their way, and one of them reads.
+    begun.acquire_many(1000).await.unwrap().forget();
+    house.log.waiting.acquire().await.unwrap().forget();
+    house.log.gated.store(false, Ordering::SeqCst);
+    house.log.gate.add_permits(1000);
     let joined = joining.join_all().await;
     assert_eq!(house.counter("trestle_hub_log_reads"), 1);
     let mut recalled = 0;
@@ -167,6 +176,38 @@ async fn what_is_published_while_the_log_is_read_follows_it() {
     assert_eq!(welcomed(&late).await, 5);
     let texts: Vec<_> = texts(&late, 4).await;
     assert_eq!(texts, ["2", "3", "4", "5"]);
+    assert!(late.outbox.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_log_lets_go_between_two_reads_is_told() {
+    let house = Arc::new(House::keeping(600).await);
+    let (early, _early) = house.listener("1").await;
+    for number in 2..=600 {
+        house.publish("room:1", &number.to_string()).await;
+    }
+    texts(&early, 599).await;
+    house.log.gated.store(true, Ordering::SeqCst);
+    let late = member(2, Encoding::Protobuf);
+    let joining = {
+        let (house, late) = (Arc::clone(&house), Arc::clone(&late));
+        tokio::spawn(async move { house.rejoin(&late, "room:1", 1).await })
+    };
+    // It reads 1 to 256; before it reads on, only 401 to 1,000 are left.
+    house.log.waiting.acquire().await.unwrap().forget();
+    house.log.gate.add_permits(1);
+    house.log.waiting.acquire().await.unwrap().forget();
+    for number in 601..=1000 {
+        house.publish("room:1", &number.to_string()).await;
+    }
+    texts(&early, 400).await;
+    house.log.gated.store(false, Ordering::SeqCst);
+    house.log.gate.add_permits(1);
+    let _late = joining.await.unwrap();
+    assert_eq!(welcome(&late).await, (1000, true), "until then nothing was lost");
+    assert_eq!(texts(&late, 255).await, (2..=256).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(gap(&late).await, (257, 400, GapReason::Retention));
+    assert_eq!(texts(&late, 600).await, (401..=1000).map(|number| number.to_string()).collect::<Vec<_>>());
     assert!(late.outbox.is_empty());
 }
 

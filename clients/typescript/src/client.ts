@@ -207,7 +207,7 @@ export class Client {
         settle: (outcome) => {
           signal?.removeEventListener("abort", aborted);
           if (outcome instanceof TrestleError) reject(outcome);
-          else if (outcome.case === kind) resolve(outcome.value as AnswerOf<K> & object);
+          else if (outcome.case === kind) resolve(outcome.value as AnswerOf<K>);
           else reject(unexpected(frame.case, kind, outcome.case));
         },
       };

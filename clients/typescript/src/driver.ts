@@ -153,11 +153,11 @@ export class Driver {
     this.#moving = false;
     if (this.#current !== connection) return;
     this.session.begin(connected, now);
+    if (this.#current !== connection) return; // a listener has closed the client
     this.#listenForPings(connected);
+    this.#writer.start(connection, connected.frameBytesMax);
     const { resumed, sessionId, user, node } = connected;
     this.#enter({ name: "connected", resumed, sessionId, user, node });
-    if (this.#current !== connection) return;
-    this.#writer.start(connection, connected.frameBytesMax);
     this.#heard(connection, rest);
   }
 

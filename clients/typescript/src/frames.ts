@@ -11,9 +11,10 @@ export type Asked = Extract<NonNullable<MessageInitShape<typeof ClientFrameSchem
 /** What one frame of the gateway says. */
 export type Answer = ServerFrame["frame"];
 /** The kinds of answers. */
-export type AnswerKind = NonNullable<Answer["case"]>;
+export type AnswerKind = keyof Answers;
 /** What an answer of `K` holds. */
-export type AnswerOf<K extends AnswerKind> = Extract<Answer, { case: K }>["value"];
+export type AnswerOf<K extends AnswerKind> = Answers[K];
+type Answers = { [A in Extract<Answer, { case: string }> as A["case"]]: A["value"] };
 
 /** `ClientFrames.frames` is field 1, of wire type 2. */
 const FRAMES_TAG = 0x0a;

@@ -42,6 +42,8 @@ export class Room {
   #excused = true;
   /** Whether the gateway answers this channel now. */
   #joined = false;
+  /** Whether the gateway will say by itself how the channel goes on. */
+  #recovering = false;
   /** Whether it was joined before in a session that is over. */
   #lapsed = false;
   /** Whether all that is kept is wanted, though no offset has been heard. */
@@ -59,9 +61,15 @@ export class Room {
     return this.#joined;
   }
 
-  /** The last offset heard, for a resume; undefined while it is not known. */
-  get place(): bigint | undefined {
-    return this.#place;
+  get recovering(): boolean {
+    return this.#recovering;
+  }
+
+  /** What a resume says of this channel: the last offset heard; undefined where it is better to ask anew. */
+  get position(): { channel: string; offset: bigint } | undefined {
+    if (!(this.#joined || this.#recovering) || this.#place === undefined) return undefined;
+    // The gateway knows the inbox by its full name.
+    return { channel: this.welcome?.channel ?? this.name, offset: this.#place };
   }
 
   /** The frame that joins, where the program wants it or where it has heard to. */
@@ -73,8 +81,14 @@ export class Room {
 
   /** Nothing comes until it is joined again; what was heard stays known. */
   lapse(): void {
-    this.#lapsed ||= this.#joined;
+    this.#lapsed ||= this.#joined || this.#recovering;
+    this.#joined = this.#recovering = false;
+  }
+
+  /** An earlier session goes on, and the gateway says next how each channel does. */
+  recover(): void {
     this.#joined = false;
+    this.#recovering = true;
   }
 
   /** The gateway has answered `subscribe`. */
@@ -98,12 +112,9 @@ export class Room {
   }
 
   /** An earlier session goes on with this subscription. */
-  resumed(subscribed: Subscribed): Welcome {
-    const { offset, recovered } = subscribed;
-    if (!recovered && offset > 0n && this.#place === undefined) return "rejoin";
-    if (!recovered && this.#place !== undefined && offset < this.#place) this.#begin(this.#place, subscribed);
+  resumed(subscribed: Subscribed): void {
+    if (this.#place !== undefined) this.#begin(this.#place, subscribed);
     this.#join(subscribed);
-    return "stay";
   }
 
   /** A message of the channel. */
@@ -132,7 +143,7 @@ export class Room {
   }
 
   refused(error: TrestleError): void {
-    this.#joined = false;
+    this.#joined = this.#recovering = false;
     this.#tell((hearer) => hearer.refused(error));
   }
 
@@ -149,13 +160,14 @@ export class Room {
   /** The subscription begins after `place`, or where the log ends now if that is earlier: then it is another log. */
   #begin(place: bigint, { offset, recovered }: Subscribed): void {
     const another = !recovered && offset < place;
+    this.#excused = another || (this.#place !== undefined && this.#excused);
     this.#place = another ? offset : place;
-    this.#excused = another;
   }
 
   #join(subscribed: Subscribed): void {
     this.welcome = subscribed;
     this.#joined = true;
+    this.#recovering = false;
     this.#tell((hearer) => hearer.joined(subscribed));
   }
 

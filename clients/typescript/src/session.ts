@@ -35,6 +35,8 @@ export class Session {
   readonly #rooms = new Map<string, Room>();
   /** Channels whose `unsubscribe` is not answered yet. */
   readonly #leaving = new Map<string, number>();
+  /** Rooms that the last resume named. */
+  #named = new Set<Room>();
   #connected: Connected | undefined;
   #received = 0;
   #inboxWanted = 0n;
@@ -60,13 +62,13 @@ export class Session {
   /** What to say to go on with this session, if that is possible. */
   resume(): MessageInitShape<typeof ResumeSchema> | undefined {
     if (this.#connected === undefined || this.#connected.resumeToken === "") return undefined;
-    const channels = [...this.#rooms.values()].flatMap(({ name, place, joined }) =>
-      joined && place !== undefined ? [{ channel: name, offset: place }] : []);
+    const named = [...this.#rooms.values()].filter(({ position }) => position !== undefined).slice(0, RESUME_CHANNELS_MAX);
+    this.#named = new Set(named);
     return {
       sessionId: this.#connected.sessionId,
       token: this.#connected.resumeToken,
       received: BigInt(this.#received),
-      channels: channels.slice(0, RESUME_CHANNELS_MAX),
+      channels: named.flatMap(({ position }) => position ?? []),
       outstanding: this.outgoing.outstanding(),
     };
   }
@@ -78,10 +80,10 @@ export class Session {
     this.#received = Number(connected.received);
     if (connected.resumed) {
       this.outgoing.doubt();
-      this.#goOn(connected.subscriptions);
+      this.#goOn(connected);
     } else if (!first) {
       this.outgoing.lost(now);
-      for (const room of this.#rooms.values()) this.#renew(room);
+      for (const room of [...this.#rooms.values()].reverse()) this.#renew(room);
       this.events.gap(create(GapSchema, { reason: GapReason.FAILOVER }));
     }
   }
@@ -105,7 +107,11 @@ export class Session {
         this.events.draining(frame.value);
         break;
       case "error":
-        if (!this.outgoing.answer(replyTo, frame, now)) this.events.fault(TrestleError.of(frame.value));
+        if (!this.outgoing.answer(replyTo, frame, now)) this.#refused(TrestleError.of(frame.value));
+        break;
+      case "subscribed":
+        if (replyTo === 0) this.#recovered(frame.value);
+        else this.outgoing.answer(replyTo, frame, now);
         break;
       default:
         this.outgoing.answer(replyTo, frame, now);
@@ -160,19 +166,36 @@ export class Session {
     return this.#rooms.get(ownName(channel));
   }
 
-  /** Joins what is missing and leaves what is not wanted, so that the gateway's list is the program's. */
-  #goOn(subscriptions: Subscribed[]): void {
+  /**
+   * Joins what is missing and leaves what is not wanted, so that the gateway's list is the program's. Where the stream of
+   * frames does not go on, the count is 0: each channel that was named gets a `subscribed` of its own.
+   */
+  #goOn({ subscriptions, received }: Connected): void {
     const listed = new Map(subscriptions.map((subscribed) => [ownName(subscribed.channel), subscribed]));
-    for (const room of this.#rooms.values()) {
+    for (const room of [...this.#rooms.values()].reverse()) {
       const subscribed = listed.get(room.name);
       listed.delete(room.name);
       if (room.asking) continue;
-      if (subscribed === undefined) this.#renew(room);
-      else if (room.resumed(subscribed) === "rejoin") this.#rejoin(room);
+      if (subscribed !== undefined) room.resumed(subscribed);
+      else if (received === 0n && room.joined && this.#named.has(room)) room.recover();
+      else this.#renew(room);
     }
     for (const name of listed.keys()) if (!this.#leaving.has(name)) this.#part(name, false, () => {});
   }
 
+  #recovered(subscribed: Subscribed): void {
+    const room = this.#room(subscribed.channel);
+    if (room?.recovering) room.resumed(subscribed);
+  }
+
+  /** What nobody asked is refused. It may be one of the channels that are being recovered: each is asked for, to be told which. */
+  #refused(error: TrestleError): void {
+    const recovering = [...this.#rooms.values()].filter((room) => room.recovering);
+    for (const room of recovering) this.#renew(room);
+    if (recovering.length === 0) this.events.fault(error);
+  }
+
+  /** Asks for a room before all else that waits; so several are renewed last first. */
   #renew(room: Room): void {
     if (room.asking) return;
     room.lapse();

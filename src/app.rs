@@ -23,7 +23,7 @@ use trestle_telemetry::{Telemetry, Tracer, metrics::Metrics};
 use trestle_wire::{NodeId, Subjects, v1};
 
 use crate::{
-    cluster::{Cluster, Watchers},
+    cluster::{self, Cluster, Watchers},
     config::{BusKind, Config, Role},
     console::{self, Status},
     demo,
@@ -61,6 +61,8 @@ pub(crate) struct Node {
     pub(crate) demo: Option<JoinHandle<()>>,
     /// This node among the others.
     pub(crate) nodes: Arc<Nodes>,
+    /// Cancelled when an operator has a node without an edge drained.
+    pub(crate) told_to_drain: CancellationToken,
 }
 
 /// Serves until SIGTERM or SIGINT, or until a server of the node dies; then drains. A second signal ends it at once.
@@ -128,6 +130,10 @@ impl Ground<'_> {
         let Self { cluster, channels, schemas, telemetry, tracer, mut metrics, nodes } = self;
         let Cluster { config, node: id, subjects, fabric } = cluster;
 
+        let told_to_drain = match config.roles.contains(&Role::Edge) {
+            true => CancellationToken::new(),
+            false => cluster::hear_drain(&cluster, &nodes).await?,
+        };
         let status = Arc::new(Status::new(fabric.bus.state()));
         let mut router = Router::new();
         let mut edge = None;
@@ -226,6 +232,7 @@ impl Ground<'_> {
             bridge_drain: config.bridge.drain_deadline,
             demo,
             nodes,
+            told_to_drain,
         })
     }
 }

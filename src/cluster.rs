@@ -4,14 +4,20 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
-use trestle_bus::Fabric;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use trestle_bus::{Fabric, Heard};
 use trestle_cluster::{Nodes, NodesParts, Presence, PresenceParts, Registry, RegistryParts};
 use trestle_hub::Hub;
-use trestle_wire::{ChannelName, NodeId, Subjects, v1};
+use trestle_wire::{
+    ChannelName, NodeId, Subjects,
+    v1::{self, node_answer, node_ask},
+};
 
 use crate::config::{Config, Role};
 
 /// What the parts of the cluster are made of.
+#[derive(Clone, Copy)]
 pub(crate) struct Cluster<'a> {
     pub(crate) config: &'a Config,
     pub(crate) node: &'a NodeId,
@@ -28,6 +34,31 @@ impl Watchers {
     pub(crate) fn tell(&self, hub: &Arc<Hub>) {
         *self.0.lock() = Arc::downgrade(hub);
     }
+}
+
+/// Hears of an operator's drain on a node without an edge; the edge of the others does by itself. Cancelled then.
+pub(crate) async fn hear_drain(cluster: &Cluster<'_>, nodes: &Arc<Nodes>) -> anyhow::Result<CancellationToken> {
+    let (bus, node) = (Arc::clone(&cluster.fabric.bus), cluster.node.clone());
+    let mut asks = bus.subscribe(&cluster.subjects.ask(&node), None).await.context("the bus cannot be listened to")?;
+    let (told, nodes) = (CancellationToken::new(), Arc::clone(nodes));
+    let tell = told.clone();
+    tokio::spawn(async move {
+        while let Some(heard) = asks.next().await {
+            // Whoever asked and was not heard asks again.
+            let Heard::Message(message) = heard else { continue };
+            let (Ok(ask), Some(reply_to)) = (v1::NodeAsk::decode(message.payload), message.reply_to) else { continue };
+            if !matches!(ask.ask, Some(node_ask::Ask::Drain(_))) {
+                continue;
+            }
+            let me = nodes.alive().into_iter().find(|info| info.node == node.as_str()).unwrap_or_default();
+            let answer = v1::NodeAnswer { node: node.to_string(), answer: Some(node_answer::Answer::Info(me)) };
+            if let Err(error) = bus.publish(&reply_to, answer.encode_to_vec().into()).await {
+                tracing::warn!(%error, "an operator was not answered");
+            }
+            tell.cancel();
+        }
+    });
+    Ok(told)
 }
 
 impl Cluster<'_> {

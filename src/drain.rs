@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use trestle_bridge::Bridge;
 use trestle_edge::Edge;
 use trestle_schema::Schemas;
@@ -39,11 +40,11 @@ impl Signals {
     /// # Errors
     /// A server of the node has died; to be said at the end, after the drain.
     pub(crate) async fn until_told(&mut self, node: &mut Node) -> anyhow::Result<()> {
-        let edge = node.edge.clone();
+        let (edge, told) = (node.edge.clone(), node.told_to_drain.clone());
         loop {
             let died = tokio::select! {
                 () = either(&mut self.terminate, &mut self.interrupt) => return Ok(()),
-                () = told_by_operator(edge.as_deref()) => {
+                () = told_by_operator(edge.as_deref(), &told) => {
                     tracing::info!("drained by an operator");
                     return Ok(());
                 }
@@ -72,11 +73,11 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Ready once the admin API has asked for the node to be drained; an edge hears of that.
-async fn told_by_operator(edge: Option<&Edge>) {
+/// Ready once an operator has asked for the node to be drained; an edge hears of that by itself.
+async fn told_by_operator(edge: Option<&Edge>, told: &CancellationToken) {
     match edge {
         Some(edge) => edge.told_to_drain().await,
-        None => std::future::pending().await,
+        None => told.cancelled().await,
     }
 }
 

@@ -153,6 +153,11 @@ impl Edge {
 
     /// Serves a client on a stream that has become a WebSocket already, until it goes.
     pub async fn serve_stream<S: Stream>(self: &Arc<Self>, stream: S, hello: Hello) {
+        // As an upgrade: a drain either refuses this one or waits for it.
+        let _counted = self.tasks.token();
+        if self.leaving.is_cancelled() {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let sizes = &self.config;
         let (buffer, most) = (sizes.read_buffer_bytes, sizes.frame_bytes_max);

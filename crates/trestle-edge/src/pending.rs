@@ -19,6 +19,7 @@ use crate::{
 const PARK_WAIT: Duration = Duration::from_secs(2);
 
 /// What came first.
+#[allow(clippy::large_enum_variant)] // one at a time, on the stack, and gone before the next
 enum Came {
     Mail(Mail),
     Done(Done),

@@ -271,7 +271,7 @@ impl Visit<'_> {
         if !prepared {
             stay.tell_gap("", GapReason::Failover);
         }
-        let before = handover.frames.into_iter().skip(skip).map(|frame| Encoded::from_finished(frame));
+        let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
         let lost = self.resume.outstanding.iter().copied().filter(|id| !handover.outstanding.contains(id)).collect();
         let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);

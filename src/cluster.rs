@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use anyhow::Context as _;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
 use prost::Message as _;

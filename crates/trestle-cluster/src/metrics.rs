@@ -98,7 +98,7 @@ pub(crate) struct PresenceMetrics {
     pub(crate) channels: Gauge,
     /// Sessions on those channels, on all nodes.
     pub(crate) members: Gauge,
-    /// Times that another node's members were asked for again.
+    /// Times that other nodes' members were asked for.
     pub(crate) resyncs: Counter,
     /// Messages between nodes that were not sent because the bus did not take them.
     pub(crate) unsent: Counter,
@@ -122,7 +122,7 @@ impl PresenceMetrics {
         cluster.register(name, "Sessions in the replicas of this node, on all nodes", metrics.members.clone());
         cluster.register(
             "presence_resyncs",
-            "Times that this node asked for members again, because something was lost or late",
+            "Times that this node asked who is on a channel: when it came to it, and when something was lost",
             metrics.resyncs.clone(),
         );
         cluster.register(

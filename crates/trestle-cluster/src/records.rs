@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
     time::{Duration, SystemTime},
 };
 
@@ -160,26 +160,33 @@ impl Records {
         self.mark(session, now, true);
     }
 
-    /// `session` is this node's now, by a claim. False: it has ended here meanwhile, and that stands.
+    /// `session` is this node's now, by a claim, and was before or not. False: it has ended here meanwhile, and that stands.
     pub(crate) fn claimed(
         &mut self,
         session: &SessionId,
         record: v1::SessionRecord,
         revision: u64,
+        was_ours: bool,
         now: Instant,
     ) -> bool {
-        let epoch = record.epoch;
-        if let Some(kept) = self.kept.get_mut(session) {
-            // It was here all along, and what was noted here is newer than what the record said.
-            kept.epoch = kept.epoch.max(epoch);
-            kept.revision = kept.revision.max(revision);
-            let ended = kept.state == v1::SessionState::Expired;
-            self.mark(session, now, false);
-            return !ended;
+        let there = self.kept.entry(session.clone());
+        let new = matches!(there, Entry::Vacant(_));
+        let kept = there.or_insert_with(|| Kept::new(record.epoch));
+        kept.epoch = kept.epoch.max(record.epoch);
+        kept.revision = kept.revision.max(revision);
+        if kept.state == v1::SessionState::Expired {
+            return false;
         }
-        let kept = Kept { state: record.state(), revision, record: strip(record, &self.node), ..Kept::new(epoch) };
-        self.kept.insert(session.clone(), kept);
-        self.schedule(session, now);
+        // If it was here all along, what was noted is newer than the record; else it is from an earlier stay.
+        if new || !was_ours {
+            kept.state = record.state();
+            kept.record = strip(record, &self.node);
+        }
+        if new {
+            self.schedule(session, now)
+        } else {
+            self.mark(session, now, false)
+        }
         true
     }
 

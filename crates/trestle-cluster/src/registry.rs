@@ -183,8 +183,9 @@ impl Registry {
         self.inner.wake.notify_one();
     }
 
-    /// Takes the session of `ticket` for this node and the client at `address`, and keeps its record up from now on. The
-    /// ticket serves once, on whatever node, however many try at once.
+    /// Takes the session of `ticket` for this node and the client at `address`, and keeps its record up from now on, until
+    /// [`Registry::end`] or [`Registry::forget`]: if nothing comes of it, end it. The ticket serves once, on whatever node,
+    /// however many try at once.
     ///
     /// # Errors
     /// [`ClaimRefused`] says why not; the client begins anew.
@@ -286,8 +287,10 @@ impl Inner {
         }
         let claimant = store::Claimant { ticket, node: &self.node, address, ttl: self.record_ttl, now };
         let stored = store::claim(&*self.fabric.kv, &claimant).await?;
+        let (record, revision) = (stored.record, stored.revision);
+        let was_ours = stored.claimed.previous.as_ref().is_none_or(|previous| previous.node == self.node.as_str());
         let claimed =
-            self.change(|records| records.claimed(&ticket.session, stored.record, stored.revision, Instant::now()));
+            self.change(|records| records.claimed(&ticket.session, record, revision, was_ours, Instant::now()));
         self.wake.notify_one();
         if claimed { Ok(stored.claimed) } else { Err(ClaimRefused::Expired) }
     }

@@ -193,7 +193,7 @@ fn a_claim_does_not_undo_an_end() {
     let _heard = bench.end(1);
     let write = bench.next().unwrap();
     let claimed = v1::SessionRecord { epoch: 2, ..active(1, "1") };
-    assert!(!bench.records.claimed(&session(1), claimed, 9, bench.now));
+    assert!(!bench.records.claimed(&session(1), claimed, 9, true, bench.now));
     bench.records.found(&write, Found::Ours { revision: 9, epoch: 2, expired: false }, bench.now);
     let write = bench.next().unwrap();
     assert_eq!((write.expected, decode(&write).state(), decode(&write).epoch), (9, v1::SessionState::Expired, 2));
@@ -203,9 +203,32 @@ fn a_claim_does_not_undo_an_end() {
 fn a_claim_of_a_session_that_is_here_keeps_what_is_known_here() {
     let mut bench = Bench::new();
     bench.note(active(1, "newer"));
-    assert!(bench.records.claimed(&session(1), v1::SessionRecord { epoch: 2, ..active(1, "older") }, 9, bench.now));
+    assert!(bench.records.claimed(
+        &session(1),
+        v1::SessionRecord { epoch: 2, ..active(1, "older") },
+        9,
+        true,
+        bench.now
+    ));
     let write = bench.after(GATHER).next().unwrap();
     assert_eq!((write.expected, decode(&write).address.as_str(), decode(&write).epoch), (9, "newer", 2));
+}
+
+#[test]
+fn a_session_that_comes_back_is_not_what_it_was_when_it_left() {
+    let mut bench = Bench::new();
+    bench.note(record(1, v1::SessionState::Pending, "before"));
+    let write = bench.after(GATHER).next().unwrap();
+    bench.records.wrote(&write, 5, bench.now);
+    assert!(bench.records.claimed(
+        &session(1),
+        v1::SessionRecord { epoch: 3, ..active(1, "now") },
+        9,
+        false,
+        bench.now
+    ));
+    let write = bench.after(GATHER).next().unwrap();
+    assert_eq!((write.expected, write.ttl, &*decode(&write).address), (9, LIFETIMES.active, "now"));
 }
 
 #[test]
@@ -213,7 +236,7 @@ fn after_a_break_all_are_written_again_but_not_at_once() {
     let mut bench = Bench::new();
     let many = 3 * u128::from(REWRITES_PER_SECOND);
     for n in 0..many {
-        bench.records.claimed(&session(n), active(n, "1"), 1, bench.now);
+        bench.records.claimed(&session(n), active(n, "1"), 1, false, bench.now);
     }
     bench.records.rewrite_all(bench.now);
     for (second, least) in [(0, 0), (1, many / 3 - 1), (2, 2 * many / 3 - 1), (3, many)] {
@@ -315,10 +338,11 @@ impl World {
         if record.state() == v1::SessionState::Expired {
             return;
         }
+        let was_ours = record.node == "a";
         let record = v1::SessionRecord { epoch: record.epoch + 1, node: by.into(), ..record };
         let revision = self.set(session(n), record.clone());
         if by == "a" {
-            self.bench.records.claimed(&session(n), record, revision, self.bench.now);
+            self.bench.records.claimed(&session(n), record, revision, was_ours, self.bench.now);
         }
     }
 

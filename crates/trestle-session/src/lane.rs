@@ -10,7 +10,7 @@ use trestle_wire::{ChannelName, v1::GapReason};
 use crate::{Label, Taken, losses::Losses};
 
 /// Dropped places that a lane holds on to before it closes up: as long as there are fewer, that is not worth the walk.
-const GONE_MIN: usize = 64;
+const GONE_MIN: usize = 16;
 
 /// A frame and its label; `None`: an answer of the gateway. 40 bytes.
 pub(crate) type Waiting = (Encoded, Option<Arc<Label>>);

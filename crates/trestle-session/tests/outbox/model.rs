@@ -248,7 +248,7 @@ fn script() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn all_that_was_pushed_comes_out_or_is_in_a_gap(script in script()) {

@@ -233,3 +233,41 @@ fn a_lane_that_is_full_of_holes_closes_up() {
     let expected = [Out::Frame(0), Out::Frame(1), gap("room:1", 2, 992, 991)];
     assert_eq!(all(&outbox), expected.into_iter().chain(frames(993..=1_000)).collect::<Vec<_>>());
 }
+
+#[test]
+fn gaps_stay_where_they_are_when_a_lane_closes_up() {
+    let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 4 });
+    outbox.push(frame(0), None).unwrap();
+    push(&outbox, "room:2", Overflow::Disconnect, 1..=1);
+    push(&outbox, "room:1", Overflow::DropOldest, 1..=2);
+    // Behind its only frame.
+    push(&outbox, "room:2", Overflow::DropNewest, 2..=2);
+    push(&outbox, "room:1", Overflow::DropOldest, 3..=100);
+    push(&outbox, "room:2", Overflow::DropNewest, 3..=3);
+    let expected = [Out::Frame(0), Out::Frame(1), gap("room:1", 1, 98, 98), Out::Frame(99), gap("room:2", 2, 3, 2)];
+    let taken = all(&outbox);
+    assert_eq!(taken.iter().filter(|out| matches!(out, Out::Gap(..))).count(), 2, "{taken:?}");
+    assert!(expected.iter().all(|out| taken.contains(out)), "{taken:?}");
+}
+
+#[test]
+fn what_may_go_is_found_after_a_lane_has_closed_up() {
+    let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 8 });
+    outbox.push(frame(0), None).unwrap();
+    push(&outbox, "room:1", Overflow::DropOldest, 1..=60);
+    for number in 61..=67 {
+        assert_eq!(outbox.push(frame(number), None), Ok(Pushed::Queued), "each takes the place of one of the room");
+        push(&outbox, "room:1", Overflow::DropOldest, number..=number + 20);
+    }
+}
+
+#[test]
+fn the_lowest_priority_goes_first_for_what_may_not_be_dropped() {
+    let outbox = Outbox::new(LIMITS);
+    for (number, of) in [(1, Priority::High), (2, Priority::Normal), (3, Priority::Low), (4, Priority::Low)] {
+        outbox.push(frame(number), Some(&of_priority("live:1", Overflow::DropOldest, of))).unwrap();
+    }
+    (5..=7).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    let gap = |count| gap("live:1", 0, 0, count);
+    assert_eq!(all(&outbox), [Out::Frame(1), gap(1), Out::Frame(5), Out::Frame(6), Out::Frame(7), gap(2)]);
+}

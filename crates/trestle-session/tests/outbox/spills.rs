@@ -14,7 +14,7 @@ use trestle_codec::Encoded;
 use trestle_session::{Full, Label, Outbox, Pushed, Spill, Spills, Taken};
 use trestle_wire::v1::Overflow;
 
-use crate::boxes::{Count, LIMITS, Out, frame, label, poll, short};
+use crate::boxes::{Count, LIMITS, Out, frame, gap, label, poll, short};
 
 /// A disk that is not one: what is put can be read when the test says so.
 #[derive(Default)]
@@ -161,6 +161,35 @@ fn other_types_of_a_spilled_channel_wait_behind_it_and_other_channels_do_not() {
     assert_eq!(poll(&outbox, 9), frames([7, 8]));
     disks.ready(2);
     assert_eq!(poll(&outbox, 9), frames([5, 6]));
+}
+
+#[test]
+fn a_channel_of_which_nothing_is_spilled_any_more_waits_in_memory() {
+    let (outbox, disks) = outbox(100);
+    push(&outbox, "room:1", Overflow::Spill, 1..=5);
+    push(&outbox, "room:2", Overflow::Spill, 6..=6);
+    assert_eq!(poll(&outbox, 9), frames(1..=4));
+    disks.ready(1);
+    assert_eq!(poll(&outbox, 9), frames([5]));
+    push(&outbox, "room:1", Overflow::Disconnect, 7..=7);
+    assert_eq!((outbox.len(), outbox.spilled().0), (1, 1));
+    assert_eq!(poll(&outbox, 9), frames([7]));
+}
+
+#[test]
+fn a_gap_that_is_older_comes_before_what_is_spilled() {
+    let (outbox, disks) = outbox(100);
+    (1..=4).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    push(&outbox, "room:2", Overflow::Spill, 1..=1);
+    for channel in ["room:1", "room:3"] {
+        assert_eq!(outbox.push(frame(9), Some(&label(channel, Overflow::DropNewest, 1))), Ok(Pushed::Dropped));
+    }
+    push(&outbox, "room:3", Overflow::Spill, 2..=2);
+    disks.ready(2);
+    assert_eq!(poll(&outbox, 4), frames(1..=4));
+    assert_eq!(poll(&outbox, 1), Some(Ok(vec![gap("room:1", 1, 1, 1)])));
+    assert_eq!(poll(&outbox, 1), Some(Ok(vec![gap("room:3", 1, 1, 1)])));
+    assert_eq!(poll(&outbox, 9), frames(1..=2));
 }
 
 #[test]

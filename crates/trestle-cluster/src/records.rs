@@ -303,6 +303,11 @@ impl Records {
     /// A write was not stored, as something else was there. True: the session has gone on elsewhere.
     pub(crate) fn found(&mut self, write: &Write, found: Found, now: Instant) -> bool {
         let (session, Some(kept)) = (&write.session, self.of(write)) else { return false };
+        if kept.revision != write.expected {
+            // It was claimed back meanwhile: what was found is from before.
+            self.again(session);
+            return false;
+        }
         let ended = kept.state == v1::SessionState::Expired;
         match found {
             Found::Nothing => kept.revision = 0,

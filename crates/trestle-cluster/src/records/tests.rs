@@ -232,6 +232,18 @@ fn a_session_that_comes_back_is_not_what_it_was_when_it_left() {
 }
 
 #[test]
+fn what_was_found_before_a_session_came_back_means_nothing() {
+    let mut bench = Bench::new();
+    bench.note(active(1, "before"));
+    let write = bench.after(GATHER).next().unwrap();
+    let back = v1::SessionRecord { epoch: 3, ..active(1, "now") };
+    assert!(bench.records.claimed(&session(1), back, 9, false, bench.now));
+    assert!(!bench.records.found(&write, Found::Theirs, bench.now), "it is here");
+    let write = bench.next().unwrap();
+    assert_eq!((write.expected, &*decode(&write).address), (9, "now"));
+}
+
+#[test]
 fn after_a_break_all_are_written_again_but_not_at_once() {
     let mut bench = Bench::new();
     let many = 3 * u128::from(REWRITES_PER_SECOND);

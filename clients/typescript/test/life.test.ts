@@ -18,8 +18,8 @@ test("the gateway is told after 256 frames that they have come", async (context)
 });
 
 test("the gateway is told of fewer after 5 seconds, and of none not at all", async (context) => {
-  const { client, link } = await connected(context);
   context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { client, link } = await connected(context);
   const heard = new Promise((resolve) => client.on(CommentSchema, resolve));
   link.say(comment("1"));
   await heard;
@@ -34,25 +34,25 @@ test("the gateway is told of fewer after 5 seconds, and of none not at all", asy
 });
 
 test("a connection on which nothing comes is asked, and given up when it does not answer", async (context) => {
-  const { gateway, client, link } = await connected(context, { pongTimeout: 50 }, { pingInterval: { nanos: 50 * MS } as never });
+  const { gateway, client, link } = await connected(context, { pongTimeout: 500 }, { pingInterval: { nanos: 50 * MS } as never });
   link.say({ case: "pong", value: {} }, (await link.expect("ping")).id);
   await link.expect("ping");
   const waiting = await entering(client, "waiting");
-  assert.match(waiting.why.reason, /no pong within 50 ms/);
+  assert.match(waiting.why.reason, /no pong within 500 ms/);
   assert.equal((await (await gateway.accept()).welcome({ resumed: true })).resume?.received, 1n);
 });
 
 test("the pings of the gateway are heard where the WebSocket shows them", async (context) => {
-  const { link } = await connected(context, {}, { pingInterval: { nanos: 200 * MS } as never });
+  const { link } = await connected(context, {}, { pingInterval: { seconds: 1n } as never });
   const begun = Date.now();
   const ping = link.expect("ping");
-  for (let count = 0; count < 20; count += 1) {
+  for (let count = 0; count < 15; count += 1) {
     link.socket.ping();
     await once(link.socket, "pong");
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
   await ping;
-  assert.ok(Date.now() - begun >= 600, "asked only after 240 ms of silence");
+  assert.ok(Date.now() - begun >= 1500, "asked only when the gateway's own pings had ended");
 });
 
 test("messages go to who asked for their type, others to who takes the rest", async (context) => {
@@ -74,7 +74,7 @@ test("messages go to who asked for their type, others to who takes the rest", as
 test("a listener that fails, and a message that cannot be read, are told and stop nobody", async (context) => {
   const { client, link } = await connected(context);
   const faults: TrestleError[] = [];
-  const three = new Promise((resolve) => client.on("error", (fault) => faults.push(fault) === 4 && resolve(undefined)));
+  const all = new Promise((resolve) => client.on("error", (fault) => faults.push(fault) === 5 && resolve(undefined)));
   client.on(CommentSchema, ({ text }) => {
     throw new Error(`on ${text}`);
   });
@@ -84,9 +84,9 @@ test("a listener that fails, and a message that cannot be read, are told and sto
   link.say(comment("hi"));
   link.say(comment("", { payload: new Uint8Array([0xff]) }));
   link.say({ case: "error", value: { code: Code.INTERNAL, reason: "internal", message: "said by the test" } });
-  await three;
+  await all;
   const reasons = faults.map(({ reason, cause }) => (cause instanceof Error && reason === "listener_failed" ? cause.message : reason));
-  assert.deepEqual(reasons.sort(), ["internal", "later on hi", "malformed_payload", "on hi", "malformed_payload"].slice(0, faults.length).sort());
+  assert.deepEqual(reasons.sort(), ["internal", "later on hi", "malformed_payload", "malformed_payload", "on hi"]);
 });
 
 test("presence is told to who asked for it", async (context) => {

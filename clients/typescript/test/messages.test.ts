@@ -85,12 +85,12 @@ test("what is refused for good is refused, with all that the gateway says", asyn
 });
 
 test("repeating ends when the time is over, with the gateway's last word", async (context) => {
-  const { client, link } = await connected(context, { retryFor: 100 });
+  const { client, link } = await connected(context, { retryFor: 1000 });
   const sent = client.send(OrderPaidSchema, { orderId: "o1" });
   const outcome = assert.rejects(sent, { reason: "bus_away" });
   const { id } = await link.expect("message");
-  link.say(refused("bus_away", true, 90), id);
-  link.say(refused("bus_away", true, 90), (await link.expect("message")).id);
+  link.say(refused("bus_away", true, 600), id);
+  link.say(refused("bus_away", true, 600), (await link.expect("message")).id);
   await outcome;
   await assert.rejects(client.send(OrderPaidSchema, { orderId: "o2" }, { retryFor: 20 }), { reason: "timeout", retryable: true });
 });

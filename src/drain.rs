@@ -40,6 +40,7 @@ impl Signals {
     /// # Errors
     /// A server of the node has died; to be said at the end, after the drain.
     pub(crate) async fn until_told(&mut self, node: &mut Node) -> anyhow::Result<()> {
+        let mut displaced = node.nodes.displaced();
         let (edge, told) = (node.edge.clone(), node.told_to_drain.clone());
         loop {
             let died = tokio::select! {
@@ -47,6 +48,10 @@ impl Signals {
                 () = told_by_operator(edge.as_deref(), &told) => {
                     tracing::info!("drained by an operator");
                     return Ok(());
+                }
+                _ = displaced.wait_for(|displaced| *displaced) => {
+                    let name = &node.id;
+                    return Err(anyhow::anyhow!("node: the name {name} is another process's now; give each its own"));
                 }
                 _ = self.hangup.recv() => {
                     reload(&node.schemas).await;

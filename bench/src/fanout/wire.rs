@@ -33,7 +33,8 @@ impl Wire {
             return Socket::connect(address, "/", None).await;
         }
         let mut socket = client::connect(address).await?;
-        client::ask(&mut socket, Frame::Subscribe(Subscribe { channel: CHANNEL.into() })).await?;
+        client::ask(&mut socket, Frame::Subscribe(Subscribe { channel: CHANNEL.into(), ..Subscribe::default() }))
+            .await?;
         Ok(socket)
     }
 

@@ -21,6 +21,9 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 /// What the node that claims `stay` gets. Answers that are still to come are sent on to it.
 pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
     let edge = Arc::clone(&stay.edge);
+    if claim.node != edge.node.as_str() {
+        edge.registry.forget(&stay.member.session);
+    }
     let same = stay.encoding.subprotocol() == claim.subprotocol;
     let mut handover = pack(&mut stay);
     match claim.received.filter(|_| same).and_then(|received| from(&handover, received)) {

@@ -81,11 +81,17 @@ async fn go_on(
 ) -> Result<Option<Arrival>, Refusal> {
     let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else { return Ok(None) };
     let visit = Visit { edge, hello, id, resume, identity, claimed };
-    let arrival = match visit.here().await {
-        Ok(arrival) => arrival,
-        Err(left) => visit.elsewhere(left).await?,
+    let (session, left) = match visit.here().await {
+        Ok(arrival) => return Ok(Some(arrival)),
+        Err(left) => (visit.resume.session.clone(), left),
     };
-    Ok(Some(arrival))
+    let arrival = visit.elsewhere(left).await;
+    if arrival.is_err() {
+        // It was taken for this client, who has nothing to come back with.
+        let over = edge.registry.end(&session).await;
+        tracing::debug!(%session, ?over, "a session could not go on");
+    }
+    arrival.map(Some)
 }
 
 /// Checks the resume token and spends it; `None` if it is good for nothing.

@@ -10,6 +10,7 @@
 //! <p>.session.<s>.control    <p>.control                                     groups, tags, kicks (Control)
 //! <p>.node.<n>.handled       acknowledgements for HANDLED                    <p>.cancel   requests given up
 //! <p>.node.<n>.ask  <p>.nodes.ask                                            operators' questions (NodeAsk)
+//! <p>.node.<n>.here          whether the name is taken                       (answered with NodeInfo)
 //! <p>.node.<n>.claim         a session of the node goes on elsewhere         <p>.node.<n>.frames   its late answers
 //! <p>.presence.<channel>     who comes and goes                              <p>.presence-ask.<channel>
 //! <p>.event.session          what happens to sessions                        (SessionEvent)

@@ -396,7 +396,8 @@ mod tests {
         recall.install(&Arc::new(Stretch::new(found(0, &[1, 3, 5, 7], 7), &budget)));
         assert_eq!(recall.begin(after(1)), Some(Begin { after: 1, lost: None }));
         assert_eq!(all(&mut recall, 1), (vec![3, 5, 7, 9], 9));
-        assert_eq!(recall.collect(9, &budget), 0, "all that is kept is there");
+        recall.install(&Arc::new(Stretch::new(found(4, &[5, 7], 7), &budget)));
+        assert_eq!(recall.collect(9, &budget), 0, "all that is kept is there, whatever less is read after it");
     }
 
     #[test]

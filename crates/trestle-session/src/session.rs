@@ -331,8 +331,8 @@ impl Session {
         if self.config.resume_window.is_zero() {
             return self.expire(actions);
         }
-        (self.state, self.closing) = (State::Pending, false);
-        (self.heard, self.pinged, self.changed) = (now, None, true);
+        (self.state, self.changed) = (State::Pending, true);
+        (self.heard, self.pinged) = (now, None);
     }
 
     fn sign_of_life(&mut self, now: Instant) {

@@ -99,9 +99,12 @@ fn a_channel_can_be_left_and_joined_anew_without_waiting() {
     // The first join fails; what was asked for after it goes on.
     let refusal = Refusal::new(Reason::BusAway, "away");
     assert_eq!(error(&talk.on(Event::Subscribed { id: 2, channel: room(), result: Err(refusal) })).1, "bus_away");
+    let heard = |talk: &Talk| talk.session.subscriptions().count();
     talk.on(Event::Unsubscribed { id: 3, channel: room() });
     talk.on(Event::Subscribed { id: 4, channel: room(), result: Ok(()) });
+    assert_eq!(heard(&talk), 1);
     talk.on(Event::Unsubscribed { id: 5, channel: room() });
+    assert_eq!(heard(&talk), 0, "it is asked for, and not yet listened to");
     talk.on(Event::Subscribed { id: 6, channel: room(), result: Ok(()) });
     assert_eq!(error(&talk.frame(8, join())).1, "already_subscribed", "it is listened to in the end");
     assert!(matches!(talk.frame(9, leave())[..], [Action::Unsubscribe { id: 9, .. }]));
@@ -127,12 +130,15 @@ fn requests_and_waits_have_places_and_give_them_back() {
     // What waits for nobody takes no place.
     let update = talk.frame(5, Frame::Message(typed("INVENTORY_UPDATED")));
     assert!(matches!(update[..], [Action::Deliver { handled: false, .. }]), "{update:?}");
+    let stored = Ok(Answer::Accepted(v1::Accepted::default()));
+    talk.on(Event::Settled { id: 5, outstanding: false, result: stored });
+    assert_eq!(error(&talk.frame(6, request())).1, "too_many_requests", "nor does it give one back");
     let refusal = Refusal::new(Reason::Timeout, "late");
     assert_eq!(
         error(&talk.on(Event::Settled { id: 2, outstanding: true, result: Err(refusal) })),
         (2, "timeout".into())
     );
-    assert!(matches!(talk.frame(6, request())[..], [Action::Request { .. }]));
+    assert!(matches!(talk.frame(7, request())[..], [Action::Request { .. }]));
 }
 
 #[test]

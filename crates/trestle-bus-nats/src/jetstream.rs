@@ -16,6 +16,8 @@ pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u16 = 10_037;
     /// The subject's last message is another one.
     pub(crate) const WRONG_LAST_SEQUENCE: [u16; 2] = [10_071, 10_164];
+    /// A message with this id is being stored.
+    pub(crate) const SAME_ID_IN_PROCESS: u16 = 10_158;
     /// The stream could not store it, for the reason that is said.
     pub(crate) const STORE_FAILED: u16 = 10_077;
     /// The cluster cannot do it at the moment.

@@ -1,21 +1,24 @@
 //! Stored messages in JetStream: [`Log`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, header, jetstream::stream};
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use trestle_bus::{Appended, BusError, Consumer, ConsumerSpec, Log, LogSpec, Stored, Subject, pattern};
 
 use crate::{
     consumer::PullConsumer,
-    jetstream::{Fault, code},
-    link::Link,
+    jetstream::{Ack, Fault, code},
+    link::{Link, jittered},
 };
 
 /// What the server says when a stream's `max_bytes` is reached; its code stands for any failed store.
 const MAX_BYTES_SAID: &str = "maximum bytes exceeded";
+
+/// Before a dedup id that is being stored is tried again: replicas agree within a few round trips.
+const SAME_ID_PAUSE: Duration = Duration::from_millis(5);
 
 impl Link {
     /// Makes the stream, or changes it, and sees to it again after a break.
@@ -40,6 +43,21 @@ impl Link {
 }
 
 impl Link {
+    /// Stores a message; one whose dedup id is just being stored waits until that has ended, this way or that.
+    async fn store_settled(&self, subject: &Subject, headers: HeaderMap, payload: Bytes) -> Result<Ack, Fault> {
+        let began = Instant::now();
+        loop {
+            match self.store(subject.to_string(), headers.clone(), payload.clone()).await {
+                Err(Fault::Refused { code: code::SAME_ID_IN_PROCESS, .. }) => {}
+                settled => return settled,
+            }
+            if began.elapsed() >= self.config.request_timeout {
+                return Err(BusError::Timeout(began.elapsed()).into());
+            }
+            sleep(jittered(SAME_ID_PAUSE)).await;
+        }
+    }
+
     /// The error for a stream of ours that stores as much as it may.
     fn full(&self, ours: impl Fn(&stream::Config) -> bool) -> Option<BusError> {
         let streams = self.streams.lock();
@@ -97,7 +115,7 @@ impl Log for StreamLog {
         let stored = tokio::task::coop::unconstrained(async {
             let one_of_few = timeout(patience, self.0.appends.acquire()).await;
             let _one_of_few = one_of_few.map_err(|_| BusError::Timeout(patience))?;
-            self.0.store(subject.to_string(), headers, payload).await
+            self.0.store_settled(subject, headers, payload).await
         })
         .await;
         let covers = |config: &stream::Config| config.subjects.iter().any(|at| pattern::matches(at, subject.as_str()));

@@ -12,6 +12,9 @@
 //! - What a subscription could not take is told to it as [`Heard::Lost`].
 //! - [`Log::append`] returns after the message is stored as the bus promises, and appending one dedup id twice within
 //!   the log's dedup window stores it once and returns the first offset.
+//! - What was stored before a call is seen by the call, on every node: what [`Log::read`], [`Log::last`], [`Kv::get`] and
+//!   [`Kv::entries`] do not find had not been stored, or has been removed. This counts also for what was heard live with
+//!   its [`Place`]. A bus that cannot be sure says that it is away, or times out.
 
 pub mod embedded;
 pub mod logs;
@@ -104,11 +107,14 @@ pub trait Log: Send + Sync + 'static {
 
     /// Reads stored messages of one `subject` (no wildcards), from `from` on, at most `most`, oldest first.
     ///
+    /// Fewer than `most` are all there are: a message that was stored or heard before the call and is not among them has
+    /// been removed by the log's limits. While the log has no leader it cannot be read (4-9 s after a server's death).
+    ///
     /// # Errors
     /// [`BusError::NoLog`], [`BusError::Away`], [`BusError::Timeout`].
     async fn read(&self, log: &str, subject: &Subject, from: u64, most: usize) -> Result<Vec<Stored>, BusError>;
 
-    /// Offset of the last message of one `subject`; 0 if there is none.
+    /// Offset of the last message of one `subject`, exactly; 0 if there is none.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -140,7 +146,7 @@ pub const ENTRIES_MAX: usize = 64 << 10;
 /// any other is [`BusError::Refused`].
 #[async_trait]
 pub trait Kv: Send + Sync + 'static {
-    /// The value at `key` with its revision.
+    /// The value at `key` with its revision, exactly: nothing older than what any node was told before the call.
     ///
     /// # Errors
     /// [`BusError::Away`], [`BusError::Timeout`].
@@ -161,10 +167,11 @@ pub trait Kv: Send + Sync + 'static {
     /// As [`Kv::get`].
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError>;
 
-    /// Sets `key` only if its revision is `expected` (0: only if there is none). `None` if it is not.
+    /// Sets `key` only if its revision is `expected` (0: only if there is none). `None` if it is not, and then nothing
+    /// was set.
     ///
     /// # Errors
-    /// As [`Kv::get`].
+    /// As [`Kv::get`]; after [`BusError::Timeout`] it may have been set: read it.
     async fn compare_and_set(
         &self,
         key: &str,
@@ -181,7 +188,8 @@ pub trait Kv: Send + Sync + 'static {
 
     /// What happens to the keys that start with `prefix` from now on; an expired key is a deletion.
     ///
-    /// The channel ends when the bus is closed or its reader falls too far behind: watch again, and read again.
+    /// In order of revision; of a key that changes while the bus has a break, only the last change is heard. The channel
+    /// ends when the bus is closed or its reader falls too far behind: watch again, and read again.
     ///
     /// # Errors
     /// As [`Kv::get`].
@@ -358,7 +366,7 @@ pub trait Settle: Send + Sync + 'static {
 /// What became of [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done; it does not come again. Returns after the bus has noted it.
+    /// Done; it does not come again. Returns after the bus has noted it; a work queue's log forgets it soon.
     Ack,
     /// Not done; it comes again after the delay.
     Nak(Duration),

@@ -47,6 +47,7 @@ macro_rules! promise_suite {
         $crate::promise_tests! { $maker, stored:
             a_log_gives_back_what_it_took_in_order
             reading_begins_where_it_is_asked_to
+            what_was_stored_is_read_at_once
             offsets_are_unique_and_grow_for_each_publisher
             an_append_that_was_polled_first_is_stored_first
             one_dedup_id_is_stored_once

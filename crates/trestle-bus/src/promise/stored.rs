@@ -52,6 +52,38 @@ pub async fn reading_begins_where_it_is_asked_to(fabric: Fabric) {
     assert!(read(&fabric, "log.a", 1, 0).await.is_empty());
 }
 
+/// What was stored is read by the next call, in the log and among the keys; so is what was heard live.
+pub async fn what_was_stored_is_read_at_once(fabric: Fabric) {
+    const ROUNDS: usize = 200;
+    let republish = Some(("p.log".into(), "p.ch".into()));
+    ensure(&fabric, &LogSpec { republish, ..log_spec("LOG", &["p.log.*"]) }).await;
+    let mut live = listen(&fabric, "p.ch.*", None).await;
+    let publisher = fabric.clone();
+    let publishing = tokio::spawn(async move {
+        for at in 0..ROUNDS {
+            append(&publisher, "p.log.other", at).await;
+        }
+    });
+    let mut heard = 0;
+    for at in 0..ROUNDS {
+        let offset = append(&fabric, "p.log.a", at).await;
+        let stored = read(&fabric, "p.log.a", offset, 10).await;
+        assert_eq!(stored.iter().map(|stored| stored.offset).collect::<Vec<_>>(), [offset]);
+        assert_eq!(last(&fabric, "p.log.a").await, offset);
+        let revision = fabric.kv.put("key", payload(at), None).await.expect("puts");
+        let entry = fabric.kv.get("key").await.expect("reads");
+        assert_eq!(entry.map(|entry| entry.revision), Some(revision));
+        while heard < offset {
+            let message = message(&mut live).await;
+            heard = message.place.expect("from the log").offset;
+            let at = message.subject.as_str().replace("p.ch", "p.log");
+            let stored = fabric.log.read("LOG", &subject(&at), heard, 1).await.expect("reads");
+            assert_eq!(stored.iter().map(|stored| stored.offset).collect::<Vec<_>>(), [heard]);
+        }
+    }
+    soon(publishing).await.expect("publishes");
+}
+
 /// Many append at once: no offset is given twice, each publisher's grow, nothing is missing.
 pub async fn offsets_are_unique_and_grow_for_each_publisher(fabric: Fabric) {
     ensure(&fabric, &log_spec("LOG", &["log.*"])).await;

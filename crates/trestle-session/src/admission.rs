@@ -25,7 +25,7 @@ impl Session {
             _ => (0, None, None),
         };
         self.heard = now;
-        self.held = Some(inbound);
+        self.held = Some(Box::new(inbound));
         actions.push(Action::Admit { id, token, resume });
     }
 
@@ -56,7 +56,7 @@ impl Session {
             Admitted::Resumed(resumed) => self.resumed(id, *resumed, actions),
         }
         if !explicit {
-            self.frame(held, actions);
+            self.frame(*held, actions);
         }
     }
 

@@ -71,7 +71,7 @@ pub struct Session {
     pub(crate) closing: bool,
     pub(crate) identity: Identity,
     /// The first frame, while the gate is asked.
-    pub(crate) held: Option<Inbound>,
+    pub(crate) held: Option<Box<Inbound>>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) belonging: Belonging,
     pub(crate) ledger: Ledger,

@@ -113,7 +113,10 @@ impl Asks {
         let repeat_until = repeat_for.map(|span| now + span);
         let (ask, phase) = (Some(ask), Phase::Unsent);
         self.unsent.insert(order, id);
-        self.entries.insert(id, Entry { ask, repeat, asker, order, begun: now, repeat_until, late, written: false, tries: 0, phase });
+        self.entries.insert(
+            id,
+            Entry { ask, repeat, asker, order, begun: now, repeat_until, late, written: false, tries: 0, phase },
+        );
         id
     }
 

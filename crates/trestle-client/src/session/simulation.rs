@@ -48,6 +48,9 @@ impl Held {
     }
 }
 
+/// A message of the program: its id, its channel, and what becomes of it.
+type Published = (String, String, oneshot::Receiver<Result<Frame, Error>>);
+
 struct World {
     rng: Rng,
     now: Instant,
@@ -65,7 +68,7 @@ struct World {
     /// Ids of what was accepted on the other channel, and what was pushed.
     live: Vec<String>,
     ids: HashSet<String>,
-    published: Vec<(String, String, oneshot::Receiver<Result<Frame, Error>>)>,
+    published: Vec<Published>,
     pushed: u64,
 }
 
@@ -188,7 +191,13 @@ impl World {
 
     fn delivery(&self, channel: &str, offset: u64, id: &str) -> Frame {
         let prev_offset = self.log.range(..offset).next_back().map_or(0, |(before, _)| *before);
-        Frame::Delivery(v1::Envelope { channel: channel.into(), offset, prev_offset, id: id.into(), ..Default::default() })
+        Frame::Delivery(v1::Envelope {
+            channel: channel.into(),
+            offset,
+            prev_offset,
+            id: id.into(),
+            ..Default::default()
+        })
     }
 
     fn last(&self) -> u64 {
@@ -378,8 +387,11 @@ impl World {
 }
 
 fn ids(events: &[Event]) -> Vec<&str> {
-    let id = |event| if let &Event::Message(ref message) = event { Some(message.id.as_str()) } else { None };
     events.iter().filter_map(id).collect()
+}
+
+fn id(event: &Event) -> Option<&str> {
+    if let Event::Message(message) = event { Some(&message.id) } else { None }
 }
 
 fn gaps(events: &[Event]) -> usize {

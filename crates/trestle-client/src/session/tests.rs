@@ -145,7 +145,8 @@ fn a_resume_names_the_count_the_places_and_what_waits() {
     assert_eq!(resume.channels, [position("room:1", 7), position("live:1", 0)]);
     assert_eq!(resume.outstanding, [waits], "and not what was never written");
 
-    let subscriptions = ["room:1", "live:1"].map(|channel| v1::Subscribed { channel: channel.into(), ..Default::default() });
+    let subscriptions =
+        ["room:1", "live:1"].map(|channel| v1::Subscribed { channel: channel.into(), ..Default::default() });
     session.connected(&v1::Connected { subscriptions: subscriptions.into(), ..connected(true, 3) }, now);
     assert_eq!(written(&mut session, now).len(), 1, "only what was never written");
     session.hear(delivery("room:1", 8), now);
@@ -174,7 +175,10 @@ fn a_lost_answer_repeats_what_does_no_harm_and_fails_the_rest() {
     let Some(Ask::Request(request)) = &again[1].frame else { panic!("{again:?}") };
     assert_eq!(request.timeout, Some(prost_types::Duration { seconds: 7, nanos: 0 }), "what is left of its time");
     assert_eq!(again.len(), 2);
-    assert_eq!(request_once.try_recv().expect("told").expect_err("lost").refused().expect("said").reason, "answer_lost");
+    assert_eq!(
+        request_once.try_recv().expect("told").expect_err("lost").refused().expect("said").reason,
+        "answer_lost"
+    );
     assert_eq!(publish.try_recv().expect_err("waits"), TryRecvError::Empty);
     session.hear(frame(again[0].id, Frame::Accepted(v1::Accepted::default())), later);
     session.hear(frame(again[1].id, Frame::Reply(v1::Envelope::default())), later);

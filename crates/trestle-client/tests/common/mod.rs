@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async,
     tungstenite::{
@@ -15,7 +18,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
-use trestle_client::{Client, Error, Options};
+use trestle_client::{Client, Error, Event, Options, Reconnect, Subscription};
 use trestle_wire::v1::{self, client_frame::Frame as Ask, server_frame::Frame};
 
 /// Where clients connect to.
@@ -54,23 +57,38 @@ impl Gateway {
 
     /// A client whose session has begun, and the gateway's end of it.
     pub(crate) async fn client(&self, options: Options) -> (Client, Peer) {
-        let begin = async {
-            let mut peer = self.accept().await;
-            let id = match peer.next().await {
-                v1::ClientFrame { id, frame: Some(Ask::Connect(_)) } => id,
-                other => panic!("not a connect: {other:?}"),
-            };
-            peer.answer(id, Frame::Connected(connected())).await;
-            peer
-        };
-        let (client, peer) = tokio::join!(Client::connect(&self.url, options), begin);
+        let (client, (peer, _)) = tokio::join!(Client::connect(&self.url, options), self.begin(connected()));
         (client.expect("a session"), peer)
     }
+
+    /// Accepts one connection and agrees to its connect.
+    pub(crate) async fn begin(&self, connected: v1::Connected) -> (Peer, v1::Connect) {
+        let mut peer = self.accept().await;
+        let (id, connect) = peer.connect().await;
+        peer.answer(id, Frame::Connected(connected)).await;
+        (peer, connect)
+    }
+
+    /// The next connection's answer is this HTTP text.
+    pub(crate) async fn http(&self, answer: &str) {
+        let (mut stream, _) = self.listener.accept().await.expect("a connection");
+        let mut request = [0; 4096];
+        let read = stream.read(&mut request).await.expect("a request");
+        assert_ne!(read, 0);
+        stream.write_all(answer.as_bytes()).await.expect("sent");
+    }
+}
+
+/// Comes back at once.
+pub(crate) fn quick() -> Options {
+    let reconnect = Reconnect { base: Duration::from_millis(1), cap: Duration::from_millis(5), give_up: None };
+    Options { reconnect: Some(reconnect), ..Options::default() }
 }
 
 pub(crate) fn connected() -> v1::Connected {
     v1::Connected {
         session_id: "n.1".into(),
+        resume_token: "token 1".into(),
         ping_interval: Some(prost_types::Duration { seconds: 25, nanos: 0 }),
         frame_bytes_max: 1000,
         ..Default::default()
@@ -88,6 +106,30 @@ impl Peer {
             }
             other => panic!("not a frame: {other:?}"),
         }
+    }
+
+    /// The connect that a client begins with.
+    pub(crate) async fn connect(&mut self) -> (u32, v1::Connect) {
+        match self.next().await {
+            v1::ClientFrame { id, frame: Some(Ask::Connect(connect)) } => (id, connect),
+            other => panic!("not a connect: {other:?}"),
+        }
+    }
+
+    /// Breaks off without a close frame. What was written arrives.
+    pub(crate) fn cut(self) {
+        drop(self);
+    }
+
+    /// Breaks off so that what was written and not yet read is lost.
+    pub(crate) fn reset(self) {
+        self.socket.into_inner().set_zero_linger().expect("a socket");
+    }
+
+    /// Breaks off in the middle of a message.
+    pub(crate) async fn break_off(self) {
+        // A final binary message of 100 bytes, and three of them.
+        self.socket.into_inner().write_all(&[0x82, 100, 10, 20, 30]).await.expect("the client is there");
     }
 
     pub(crate) async fn message(&mut self) -> Message {
@@ -127,9 +169,32 @@ impl Peer {
     }
 }
 
-/// A message of a channel.
+/// Subscribes, the gateway agreeing at offset 6.
+pub(crate) async fn subscribed(client: &Client, peer: &mut Peer, channel: &str) -> Subscription {
+    let agree = async {
+        let v1::ClientFrame { id, frame: Some(Ask::Subscribe(subscribe)) } = peer.next().await else { panic!() };
+        peer.answer(id, Frame::Subscribed(v1::Subscribed { channel: subscribe.channel, recovered: false, offset: 6 }))
+            .await;
+    };
+    let (subscription, ()) = tokio::join!(client.subscribe(channel), agree);
+    subscription.expect("subscribed")
+}
+
+pub(crate) fn accepted(offset: u64) -> Frame {
+    Frame::Accepted(v1::Accepted { level: v1::AckLevel::Received.into(), offset })
+}
+
+pub(crate) fn offset(event: Option<Event>) -> u64 {
+    match event {
+        Some(Event::Message(envelope)) => envelope.offset,
+        other => panic!("not a message: {other:?}"),
+    }
+}
+
+/// A message of a channel, the next after the one with the offset before.
 pub(crate) fn delivery(channel: &str, offset: u64) -> v1::ServerFrame {
-    let envelope = v1::Envelope { channel: channel.into(), offset, ..Default::default() };
+    let prev_offset = offset.saturating_sub(1);
+    let envelope = v1::Envelope { channel: channel.into(), offset, prev_offset, ..Default::default() };
     v1::ServerFrame { reply_to: 0, frame: Some(Frame::Delivery(envelope)) }
 }
 

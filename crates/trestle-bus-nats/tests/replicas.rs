@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use trestle_bus::{BusError, Fabric, KvEvent, LogSpec, Subject};
+use trestle_bus::{BusError, ConsumerSpec, Fabric, KvEvent, LogSpec, Subject};
 use trestle_bus_nats::{Nats, NatsConfig};
 use trestle_testkit::NatsCluster;
 
@@ -310,4 +310,58 @@ async fn a_watch_goes_on_whichever_server_dies() {
     course.stop.store(true, Ordering::SeqCst);
     let (set, heard) = timeout(PATIENCE, async { tokio::join!(set, follow) }).await.expect("the end is heard");
     assert_eq!(set.expect("no panic"), heard.expect("no panic"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_leader_is_killed_work_goes_on_and_what_was_acked_does_not_come_again() {
+    let mut cluster = NatsCluster::start().await.expect("starts");
+    let node = connect(cluster.url()).await;
+    node.log.ensure(&LogSpec { work_queue: true, ..log_spec() }).await.expect("makes the log");
+    let spec = ConsumerSpec {
+        log: "LOG".into(),
+        name: "worker".into(),
+        filter: subject("log.>"),
+        ack_wait: Duration::from_secs(2),
+    };
+    let (appends, acks) = (Arc::new(Course::default()), Arc::new(Course::default()));
+    let appending = tokio::spawn(append(node.clone(), 0, appends.clone()));
+    let (fabric, acked) = (node.clone(), acks.clone());
+    let working = tokio::spawn(async move {
+        let consumer = again(|| fabric.log.consumer(&spec)).await;
+        let (mut done, mut unsure) = (BTreeSet::new(), 0_u64);
+        // Until it is told to stop and nothing is left for longer than ack_wait.
+        loop {
+            let work = again(|| consumer.fetch(10, 3 * spec.ack_wait)).await;
+            if work.is_empty() && !acked.goes_on() {
+                return (done, unsure);
+            }
+            for work in work {
+                let word = String::from_utf8_lossy(&work.payload).into_owned();
+                assert!(!done.contains(&word), "{word} was acked, and came again");
+                match work.ack().await {
+                    Ok(()) => {
+                        done.insert(word);
+                        acked.count();
+                    }
+                    Err(BusError::Away | BusError::Timeout(_)) => unsure += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+    for _ in 0..2 {
+        acks.more(100).await;
+        let leader = cluster.leader_of("LOG").await.expect("leads");
+        cluster.kill(leader).await.expect("is killed");
+        println!("leader killed: work is done again after {:?}", acks.more(50).await);
+        cluster.restart(leader).await.expect("starts again");
+    }
+    appends.stop.store(true, Ordering::SeqCst);
+    let appended = timeout(PATIENCE, appending).await.expect("ends").expect("no panic");
+    acks.stop.store(true, Ordering::SeqCst);
+    let (done, unsure) = timeout(2 * PATIENCE, working).await.expect("ends").expect("no panic");
+    println!("{} appended, {} acked, {unsure} acks of which nothing is known", appended.len(), done.len());
+    let missing = appended.keys().filter(|word| !done.contains(*word)).count() as u64;
+    assert!(missing <= unsure, "{missing} were never done");
+    assert_eq!(node.log.last("LOG", &subject("log.a")).await.expect("reads"), 0, "nothing is left");
 }

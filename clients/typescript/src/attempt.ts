@@ -2,7 +2,7 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Alarm } from "./alarm.js";
-import { type Closed, LOST, UNAUTHENTICATED } from "./closing.js";
+import { type Closed, LOST } from "./closing.js";
 import { Connection, type SocketConstructor } from "./connection.js";
 import { TrestleError } from "./errors.js";
 import { encode } from "./frames.js";
@@ -10,8 +10,8 @@ import type { Connected, ResumeSchema, ServerFrame } from "./gen/trestle/v1/clie
 
 /** What an attempt needs of the client. */
 export interface AttemptEvents {
-  /** The token, for the `connect` frame; undefined if there is none but the one that was refused. */
-  token(): Promise<string | undefined>;
+  /** The token, for the `connect` frame; or why there is none but the one that was refused. */
+  token(): Promise<string | Closed>;
   /** Called at the moment before `connect` is sent: its id, and what to go on with. From here on the count must stand still. */
   connect(): { id: number; resume: MessageInitShape<typeof ResumeSchema> | undefined };
   /** The gateway has welcomed the connection; `rest` are the frames that came with it. */
@@ -45,7 +45,7 @@ export class Attempt {
   }
 
   async #run(events: AttemptEvents): Promise<void> {
-    let token: string | undefined;
+    let token: string | Closed;
     try {
       token = await events.token();
     } catch (cause) {
@@ -53,11 +53,8 @@ export class Attempt {
       return;
     }
     if (this.#events === undefined) return;
-    if (token === undefined) {
-      this.#fail({ code: UNAUTHENTICATED, reason: "the token was refused, and there is no other" });
-      return;
-    }
-    this.#connect(token);
+    if (typeof token === "string") this.#connect(token);
+    else this.#fail(token);
   }
 
   #connect(token: string): void {

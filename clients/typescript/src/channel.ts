@@ -60,9 +60,10 @@ export class Channel {
         for (const { resolve } of this.#waiting.splice(0)) resolve(subscribed);
       },
       refused: (error) => {
+        const nobodyWaits = this.#errors.size + this.#waiting.length === 0;
         this.#end(error);
         if (error.reason === "closed") return;
-        if (this.#errors.size === 0) report(error);
+        if (nobodyWaits) report(error);
         this.#errors.tell(error);
       },
     };

@@ -206,7 +206,8 @@ export class Driver {
     this.#lostAt = Date.now();
     if (this.#lostAt - this.#connectedAt >= STABLE_MS) this.#failures = 0;
     if (this.#attempt !== undefined) {
-      this.#enter({ name: "connecting" });
+      // Where it is our own resume that ends it, the session is on its way to the other connection.
+      if (why.code !== REPLACED || !this.#resuming) this.#enter({ name: "connecting" });
       return;
     }
     const error = this.#parting;
@@ -217,7 +218,7 @@ export class Driver {
   #decide(why: Closed): void {
     const { reconnect } = this.settings;
     const mine = why.code === REPLACED && this.#resuming;
-    if (why.code === UNAUTHENTICATED && this.#credentials.refused()) {
+    if (why.code === UNAUTHENTICATED && this.#credentials.refused(why)) {
       this.#try();
       return;
     }

@@ -138,8 +138,9 @@ export class Room {
     this.#tell((hearer) => hearer.gap(gap));
   }
 
+  /** Somebody came or went; the first, who is the client itself, may be told before `subscribed`. */
   presenceEvent(event: PresenceEvent): void {
-    if (this.#joined) this.#tell((hearer) => hearer.presence(event));
+    this.#tell((hearer) => hearer.presence(event));
   }
 
   refused(error: TrestleError): void {

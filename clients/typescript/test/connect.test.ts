@@ -49,9 +49,11 @@ test("a token that was refused is not tried twice", async (context) => {
   const gateway = await Gateway.start(context);
   const client = gateway.client(context, { token: () => "same" });
   const link = await gateway.accept();
-  await link.expect("connect");
+  const { id } = await link.expect("connect");
+  link.say(refusedToken, id);
   link.close(4500, "token missing, wrong or expired");
-  assert.equal((await client.closed).code, 4500);
+  const why = await client.closed;
+  assert.deepEqual([why.code, why.error?.reason], [4500, "token_expired"]);
   assert.equal(gateway.links.size, 0);
   await assert.rejects(client.connected(), { reason: "closed" });
 });

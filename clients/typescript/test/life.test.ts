@@ -92,9 +92,11 @@ test("a listener that fails, and a message that cannot be read, are told and sto
 test("presence is told to who asked for it", async (context) => {
   const { client, link } = await connected(context);
   const room = client.channel("room:1", { presence: true });
-  assert.equal((await link.seat()).presence, true);
   const event = new Promise((resolve) => room.onPresence(({ joined, left, sessions }) => resolve([joined.length, left.length, sessions])));
+  const { id, value } = await link.expect("subscribe");
+  assert.equal(value.presence, true);
   link.say({ case: "presenceEvent", value: { channel: "room:1", joined: [{ user: "ada" }] as never, sessions: 2, users: 2 } });
+  link.say({ case: "subscribed", value: { channel: "room:1" } }, id);
   assert.deepEqual(await event, [1, 0, 2]);
 });
 

@@ -37,8 +37,12 @@ pub(crate) struct Channel {
     place: Place,
     /// What the gateway said when it agreed; `None` while it has not.
     joined: Option<v1::Subscribed>,
-    /// Whether an answer is on its way.
+    /// Whether it was asked for, and the gateway has not agreed.
     joining: bool,
+    /// Whether the gateway has not yet said, of itself, that it listens again after a resume.
+    awaited: bool,
+    /// Whether it was asked in the meantime.
+    checked: bool,
     /// Whether anything came.
     heard: bool,
 }
@@ -62,6 +66,8 @@ impl Channels {
                 place: Place::default(),
                 joined: None,
                 joining: true,
+                awaited: false,
+                checked: false,
                 heard: false,
             };
             let question = channel.join(name);
@@ -101,10 +107,17 @@ impl Channels {
         (channel.place.upto().is_some() || channel.listen.since != Since::Now).then(|| channel.join(name))
     }
 
+    /// Whether an answer that says that the gateway listens already changes nothing: it will say so of itself, or has.
+    pub(crate) fn knows(&mut self, name: &str, life: u64) -> bool {
+        let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.life == life) else { return true };
+        channel.checked = false;
+        channel.awaited || !channel.joining
+    }
+
     /// The gateway's answer to a join.
     pub(crate) fn joined(&mut self, name: &str, life: u64, answer: Result<v1::Subscribed, Error>) {
         let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.life == life) else { return };
-        channel.joining = false;
+        (channel.joining, channel.awaited, channel.checked) = (false, false, false);
         match answer {
             Ok(subscribed) => channel.begin(subscribed, name == INBOX),
             Err(error) => {
@@ -142,28 +155,58 @@ impl Channels {
         }
     }
 
-    /// The session goes on, with these. What the gateway must be asked so that it listens to what the program does.
+    /// The session goes on by its count, with these. What the gateway must be asked so that it listens to what the program
+    /// does.
     pub(crate) fn resumed(&mut self, subscriptions: &[v1::Subscribed]) -> Vec<(Ask, Asker)> {
-        for subscribed in subscriptions {
-            let channel = self.channels.get_mut(key(&subscribed.channel));
-            // Without an offset it says nothing of the log.
-            if let Some(channel) = channel.filter(|_| subscribed.offset > 0) {
-                channel.place.reset(subscribed);
+        subscriptions.iter().for_each(|subscribed| self.listens(subscribed));
+        let there: Vec<&str> = subscriptions.iter().map(|subscribed| key(&subscribed.channel)).collect();
+        self.rejoin(|name, channel| !channel.joining && !there.contains(&name))
+    }
+
+    /// The session goes on, and the gateway will say of each of the channels `named` that it listens again. What it must be
+    /// asked of the others.
+    pub(crate) fn recovers(&mut self, named: &[String]) -> Vec<(Ask, Asker)> {
+        for channel in named {
+            if let Some(channel) = self.channels.get_mut(key(channel)) {
+                (channel.joining, channel.awaited, channel.checked) = (true, true, false);
             }
         }
-        let there: Vec<&str> = subscriptions.iter().map(|subscribed| key(&subscribed.channel)).collect();
-        self.rejoin(|name| !there.contains(&name))
+        self.rejoin(|_, channel| !channel.joining)
     }
 
     /// Another session has begun. What the gateway must be asked so that it listens to what the program does.
     pub(crate) fn began(&mut self) -> Vec<(Ask, Asker)> {
-        self.rejoin(|_| true)
+        self.rejoin(|_, channel| !channel.joining || channel.awaited)
     }
 
-    fn rejoin(&mut self, which: impl Fn(&str) -> bool) -> Vec<(Ask, Asker)> {
-        let lost = self.channels.iter_mut().filter(|(name, channel)| !channel.joining && which(name));
+    /// The gateway says that it listens, and what was missed follows, or a gap.
+    pub(crate) fn listens(&mut self, subscribed: &v1::Subscribed) {
+        let Some(channel) = self.channels.get_mut(key(&subscribed.channel)) else { return };
+        // Without an offset it says nothing of the log.
+        if subscribed.offset > 0 {
+            channel.place.reset(subscribed);
+        }
+        if channel.awaited {
+            (channel.joining, channel.awaited) = (false, false);
+        }
+    }
+
+    /// Something was refused that was not asked for: what the gateway must be asked to know which of the channels, of which
+    /// it has not yet said that it listens again, that was.
+    pub(crate) fn check(&mut self) -> Vec<(Ask, Asker)> {
+        let awaited = self.channels.iter_mut().filter(|(_, channel)| channel.awaited && !channel.checked);
+        awaited
+            .map(|(name, channel)| {
+                channel.checked = true;
+                channel.join(name)
+            })
+            .collect()
+    }
+
+    fn rejoin(&mut self, which: impl Fn(&str, &Channel) -> bool) -> Vec<(Ask, Asker)> {
+        let lost = self.channels.iter_mut().filter(|(name, channel)| which(name, channel));
         lost.map(|(name, channel)| {
-            channel.joining = true;
+            (channel.joining, channel.awaited, channel.checked) = (true, false, false);
             if channel.misses(name == INBOX) {
                 channel.offer(Event::Gap(failover(name)));
             }
@@ -175,7 +218,10 @@ impl Channels {
     /// Where a resume may go on, of at most so many channels.
     pub(crate) fn positions(&self, most: usize) -> Vec<v1::Position> {
         let joined = self.channels.iter().filter_map(|(name, channel)| {
-            let subscribed = channel.joined.as_ref().filter(|_| !channel.joining)?;
+            let there = !channel.joining || channel.awaited;
+            // Without an offset a resume begins with all that is kept: nothing for those that wanted less.
+            let placed = channel.place.upto().is_some() || (channel.listen.since == Since::Now && name != INBOX);
+            let subscribed = channel.joined.as_ref().filter(|_| there && placed)?;
             let channel_name = if subscribed.channel.is_empty() { name } else { &subscribed.channel };
             Some(v1::Position { channel: channel_name.clone(), offset: channel.place.upto().unwrap_or_default() })
         });

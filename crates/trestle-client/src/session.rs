@@ -56,6 +56,8 @@ pub(crate) struct Session {
     resume: Option<(String, String)>,
     /// Ids that the last connect has named.
     named: Vec<u32>,
+    /// Channels that it has named.
+    named_channels: Vec<String>,
     frame_bytes_max: usize,
     /// How the last connection ended, while there is no other.
     without: Option<Closed>,
@@ -76,6 +78,7 @@ impl Session {
             begun: false,
             resume: None,
             named: Vec::new(),
+            named_channels: Vec::new(),
             frame_bytes_max: usize::MAX,
             without: None,
             held: false,
@@ -106,6 +109,8 @@ impl Session {
                 break;
             }
         }
+        let channels = connect.resume.iter().flat_map(|resume| &resume.channels);
+        self.named_channels = channels.map(|position| position.channel.clone()).collect();
         (id, pack(v1::ClientFrame { id, frame: Some(Ask::Connect(connect)) }).0)
     }
 
@@ -133,7 +138,7 @@ impl Session {
         self.without = None;
         self.held = false;
         if connected.resumed {
-            self.resumed(&connected.subscriptions, &how, now);
+            self.resumed(connected, &how, now);
         } else if !first {
             self.began(&how, now);
         }
@@ -185,9 +190,12 @@ impl Session {
             Frame::Gap(gap) if gap.channel.is_empty() => self.pushes.offer(Event::Gap(gap)),
             Frame::Gap(gap) => self.channels.gap(gap),
             Frame::PresenceEvent(event) => self.channels.presence(event),
+            Frame::Subscribed(subscribed) => self.channels.listens(&subscribed),
             Frame::Draining(notice) => return Some(Notice::Draining(notice)),
             Frame::Error(error) => {
                 let notice = retry_after(&error).map(Notice::ComeAfter);
+                let checks = self.channels.check();
+                self.join_again(checks, now);
                 self.pushes.offer(Event::Error(error));
                 return notice;
             }
@@ -287,11 +295,17 @@ impl Session {
         self.pushes.end();
     }
 
-    fn resumed(&mut self, subscriptions: &[v1::Subscribed], how: &Error, now: Instant) {
+    fn resumed(&mut self, connected: &v1::Connected, how: &Error, now: Instant) {
         let Self { asks, channels, named, .. } = self;
         let unnamed = asks.lost(|id| !named.contains(&id), |asker| wanted(channels, asker), how);
         unnamed.into_iter().for_each(|answered| self.finish(answered, now));
-        let joins = self.channels.resumed(subscriptions);
+        let subscriptions = &connected.subscriptions;
+        // Without a count the gateway speaks of each channel by itself.
+        let joins = if connected.received == 0 && subscriptions.is_empty() {
+            self.channels.recovers(&self.named_channels)
+        } else {
+            self.channels.resumed(subscriptions)
+        };
         self.join_again(joins, now);
         for subscribed in subscriptions {
             let channel = key(&subscribed.channel);
@@ -345,6 +359,9 @@ impl Session {
         match asker {
             Asker::Program(answer) => _ = answer.send(result),
             Asker::Join { channel, life } => {
+                if is_doubtful(&result) && self.channels.knows(&channel, life) {
+                    return;
+                }
                 if is_doubtful(&result)
                     && let Some(join) = self.channels.doubted(&channel, life)
                 {

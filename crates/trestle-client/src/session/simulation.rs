@@ -296,26 +296,26 @@ impl World {
         held.token = self.rng.u64(..);
         let received = resume.received.expect("counts");
         assert!(received <= held.sent, "has not had what was never written");
+        let mut by_count = true;
         if received >= held.first {
             held.sent = received;
         } else {
-            // Too much was let go: what has a history is recovered, answers and all else are lost.
-            held.first = held.count();
-            held.sent = held.first;
+            // Too much was let go: each channel that the client names is recovered by itself, all else is lost.
+            (held.first, held.sent, by_count) = (0, 0, false);
             held.frames.clear();
-            for channel in CHANNELS {
-                if !held.subscribed.contains(channel) {
-                    continue;
-                }
-                let named = resume.channels.iter().find(|position| position.channel == channel);
-                match named {
-                    Some(position) if channel == LOG => self.recover(&mut held, position.offset),
-                    // The answer to its subscribe was among what was let go.
-                    None if channel == LOG => {}
-                    _ => held.push(0, Frame::Gap(failover(channel))),
-                }
-            }
+            held.subscribed.clear();
             held.push(0, Frame::Gap(failover("")));
+            for v1::Position { channel, offset } in resume.channels.iter().cloned() {
+                let last = if channel == LOG { self.last() } else { 0 };
+                let recovered = channel == LOG;
+                held.push(0, Frame::Subscribed(v1::Subscribed { channel: channel.clone(), recovered, offset: last }));
+                if channel == LOG {
+                    self.recover(&mut held, offset);
+                } else {
+                    held.push(0, Frame::Gap(failover(&channel)));
+                }
+                held.subscribed.insert(channel);
+            }
         }
         // Whatever was read was answered at once.
         let coming: HashSet<u32> = held.frames.range((held.sent - held.first) as usize..).map(|f| f.reply_to).collect();
@@ -323,7 +323,8 @@ impl World {
             let error = v1::Error { reason: "answer_lost".into(), retryable: true, ..Default::default() };
             held.push(id, Frame::Error(error));
         }
-        (Self::answer(&held, true), held)
+        let answer = Self::answer(&held, true);
+        (if by_count { answer } else { v1::Connected { subscriptions: Vec::new(), ..answer } }, held)
     }
 
     fn answer(held: &Held, resumed: bool) -> v1::Connected {

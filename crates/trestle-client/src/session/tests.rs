@@ -305,6 +305,56 @@ fn a_channel_that_a_resumed_session_no_longer_has_is_joined_again() {
 }
 
 #[test]
+fn where_the_count_cannot_go_on_the_gateway_speaks_of_each_channel() {
+    let now = Instant::now();
+    let (mut session, _) = begun(now);
+    let channels = ["room:1", "room:2", "live:1", "inbox"];
+    let joined: Vec<_> = channels.map(|channel| subscribe(&mut session, channel, Since::Now, now)).into();
+    for (asked, offset) in written(&mut session, now).iter().zip([6, 0, 0, 9]) {
+        let Some(Ask::Subscribe(subscribe)) = &asked.frame else { panic!("{asked:?}") };
+        session.hear(frame(asked.id, subscribed(&subscribe.channel, offset, false)), now);
+    }
+    lost(&mut session);
+    let position = |channel: &str, offset| v1::Position { channel: channel.into(), offset };
+    let named = resume_of(&session.connect(String::new()).1).channels;
+    assert_eq!(named, [position("room:1", 6), position("live:1", 0), position("room:2", 0)], "all that begin there");
+    session.connected(&connected(true, 0), now);
+    let asked = written(&mut session, now);
+    assert!(matches!(&asked[..], [v1::ClientFrame { frame: Some(Ask::Subscribe(s)), .. }] if s.channel == "inbox"));
+
+    // One was empty when the program came; what has come there since follows.
+    session.hear(frame(0, subscribed("room:2", 2, true)), now);
+    (1..=2).for_each(|offset| _ = session.hear(delivery("room:2", offset), now));
+    assert_eq!(read(&joined[1].0).len(), 2);
+    // Something is refused, and the gateway does not say what: of those that are left it is asked.
+    let refusal = v1::Error { reason: "channel_subscribe".into(), ..Default::default() };
+    session.hear(frame(0, Frame::Error(refusal.clone())), now);
+    session.hear(frame(0, Frame::Error(refusal.clone())), now);
+    let mut asked = written(&mut session, now);
+    asked.sort_by_key(|asked| matches!(&asked.frame, Some(Ask::Subscribe(s)) if s.channel == "room:1"));
+    assert_eq!(asked.len(), 2, "once each");
+    session.hear(frame(asked[0].id, Frame::Error(refusal.clone())), now);
+    let already = Frame::Error(v1::Error { reason: "already_subscribed".into(), ..Default::default() });
+    session.hear(frame(asked[1].id, already), now);
+    session.hear(frame(0, subscribed("room:1", 7, true)), now);
+    session.hear(delivery("room:1", 7), now);
+    assert_eq!(written(&mut session, now), []);
+    assert_eq!((read(&joined[0].0).len(), read(&joined[2].0)), (1, vec![Event::Error(refusal)]));
+
+    // What the gateway has not yet said is named again.
+    lost(&mut session);
+    session.connect(String::new());
+    session.connected(&connected(true, 0), now);
+    lost(&mut session);
+    let named = resume_of(&session.connect(String::new()).1).channels;
+    assert_eq!(named, [position("room:1", 7), position("room:2", 2)]);
+    session.connected(&connected(false, 0), now);
+    let mut from: Vec<_> = written(&mut session, now).into_iter().filter_map(|asked| asked.frame).collect();
+    from.retain(|ask| matches!(ask, Ask::Subscribe(subscribe) if subscribe.from.is_some()));
+    assert_eq!(from.len(), 2, "and joined by a new session");
+}
+
+#[test]
 fn joining_and_leaving_in_quick_turns_over_a_cut_ends_as_the_program_wants_it() {
     let now = Instant::now();
     let (mut session, _) = begun(now);

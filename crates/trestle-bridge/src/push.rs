@@ -237,12 +237,13 @@ impl Shared {
                 Ok(count) => {
                     report.delivered = report.delivered.saturating_add(count.delivered);
                     report.dropped = report.dropped.saturating_add(count.dropped);
+                    report.queued = report.queued.saturating_add(count.queued);
                 }
                 Err(error) => tracing::warn!(%subject, %error, "a node's count could not be read"),
             }
         }
         let one = matches!(target, Target::Session(_) | Target::User(_));
-        report.offline = u32::from(one && report.delivered == 0 && report.dropped == 0);
+        report.offline = u32::from(one && report.delivered + report.dropped + report.queued == 0);
         Ok(report)
     }
 }

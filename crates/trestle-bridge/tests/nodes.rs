@@ -50,7 +50,7 @@ fn whose(target: Target) -> Option<v1::Target> {
 }
 
 fn counted(delivered: u32) -> Option<v1::PushCount> {
-    Some(v1::PushCount { node: "edge-1".into(), delivered, dropped: 0 })
+    Some(v1::PushCount { node: "edge-1".into(), delivered, ..v1::PushCount::default() })
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn node(house: &House, subject: &Subject, answer: impl prost::Message + 's
 }
 
 fn counted(delivered: u32) -> v1::PushCount {
-    v1::PushCount { node: "edge-1".into(), delivered, dropped: 0 }
+    v1::PushCount { node: "edge-1".into(), delivered, ..v1::PushCount::default() }
 }
 
 #[tokio::test]

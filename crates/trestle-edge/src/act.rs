@@ -96,7 +96,8 @@ impl Actor {
                 let join = Join { channel: channel.clone(), since };
                 self.edge.hub.rejoin(&self.member, join, welcome).await
             });
-            let listening = listening.await;
+            // Without a frame of its own to answer, the error has to name the channel.
+            let listening = listening.await.map_err(|refusal| refusal.field(channel.as_str()));
             Done::Resumed(channel, listening)
         })
     }

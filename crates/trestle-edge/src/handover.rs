@@ -3,11 +3,12 @@
 //! What always holds: rooms are left before the outbox is emptied, so that what is handed over goes exactly as far as its
 //! positions say; answers that come later are sent on.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
+use trestle_hub::Member;
 use trestle_session::Taken;
 use trestle_wire::{NodeId, v1};
 
@@ -15,6 +16,8 @@ use crate::{Edge, stay::Stay};
 
 /// What a claim's answer needs beside the frames: positions, groups and tags at their limits.
 const ANSWER_BYTES_RESERVED: usize = 128 * 1024;
+/// Frames that are taken from the outbox at once.
+const REST_AT_ONCE: usize = 1024;
 /// How long answers are sent on: no request takes longer by default (`session.request_timeout_max`).
 const LATE_MAX: Duration = Duration::from_secs(60);
 
@@ -25,7 +28,7 @@ pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
         edge.registry.forget(&stay.member.session);
     }
     let same = stay.encoding.subprotocol() == claim.subprotocol;
-    let mut handover = pack(&mut stay);
+    let mut handover = pack(&mut stay).await;
     match claim.received.filter(|_| same).and_then(|received| from(&handover, received)) {
         Some(skip) => {
             handover.first += skip as u64;
@@ -54,7 +57,7 @@ pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
 /// Leaves what waits for a session whose node stops where the next node finds it.
 pub(crate) async fn park(mut stay: Stay) {
     let edge = Arc::clone(&stay.edge);
-    let handover = pack(&mut stay);
+    let handover = pack(&mut stay).await;
     match edge.registry.park(&handover).await {
         Ok(()) => _ = edge.metrics.parked.inc(),
         Err(error) => {
@@ -70,7 +73,7 @@ pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
 }
 
 /// Leaves everything, then takes out what waits.
-fn pack(stay: &mut Stay) -> v1::Handover {
+async fn pack(stay: &mut Stay) -> v1::Handover {
     let mut handover = v1::Handover {
         session_id: stay.member.session.to_string(),
         first: stay.replay.first(),
@@ -94,9 +97,7 @@ fn pack(stay: &mut Stay) -> v1::Handover {
     handover.live_ids = stay.remembered();
     handover.frames =
         stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
-    let mut waiting = Vec::new();
-    stay.member.outbox.take(usize::MAX, &mut waiting);
-    for taken in waiting {
+    for taken in rest(&stay.member).await {
         if let Taken::Frame(_, Some(label)) = &taken
             && label.offset == 0
         {
@@ -105,6 +106,19 @@ fn pack(stay: &mut Stay) -> v1::Handover {
         handover.frames.push(stay.finished(taken).as_bytes().clone());
     }
     handover
+}
+
+/// All that waits for a member, also on the disk; what cannot be read back is left out.
+async fn rest(member: &Member) -> Vec<Taken> {
+    member.outbox.close();
+    let mut waiting = Vec::new();
+    loop {
+        let before = waiting.len();
+        let read = poll_fn(|context| member.outbox.poll_rest(context, REST_AT_ONCE, &mut waiting)).await;
+        if read.is_err() || waiting.len() == before {
+            return waiting;
+        }
+    }
 }
 
 /// Sends on what the stay's doings still come to.

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use trestle_hub::Member;
 use trestle_wire::v1;
 
@@ -25,8 +25,13 @@ impl Edge {
         }
         // The last of them needs its grace too.
         let spread = time.saturating_sub(self.config.drain_grace);
-        let last = Instant::now() + self.ask_to_leave(&members, spread).await + self.config.drain_grace;
-        sleep_until(last).await;
+        self.ask_to_leave(&members, spread).await;
+        drop(members);
+        let last = Instant::now() + BATCH + self.config.drain_grace;
+        // Those who have moved are not waited for.
+        while self.metrics.connections.get() > 0 && Instant::now() < last {
+            sleep(BATCH).await;
+        }
     }
 
     /// Asks `surplus` clients, chosen at random, to connect again; returns how many were asked.
@@ -43,8 +48,8 @@ impl Edge {
         asked
     }
 
-    /// Sends the notices, at most within `spread`; returns how long the last of them is told to wait.
-    async fn ask_to_leave(&self, members: &[Arc<Member>], spread: Duration) -> Duration {
+    /// Sends the notices, at most within `spread`.
+    async fn ask_to_leave(&self, members: &[Arc<Member>], spread: Duration) {
         let spread = spread.min(self.paced(members.len()));
         let batches = (spread.as_millis() / BATCH.as_millis()).max(1) as usize;
         let size = members.len().div_ceil(batches).max(1);
@@ -55,7 +60,6 @@ impl Edge {
             }
             sleep(BATCH).await;
         }
-        BATCH
     }
 
     /// How long `clients` take to come in elsewhere.

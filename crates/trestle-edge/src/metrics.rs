@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use trestle_wire::{CloseCode, Reason};
+use trestle_wire::{CloseCode, Reason, v1};
 
 /// Why something was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,6 +17,12 @@ struct Refused {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Closed {
     code: u16,
+}
+
+/// Why messages were dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    reason: &'static str,
 }
 
 /// How a client that wanted to resume got on.
@@ -52,6 +58,7 @@ pub(crate) struct Metrics {
     pub(crate) events_dropped: Counter,
     pub(crate) turned_away: Counter,
     resumes: Family<Resumed, Counter>,
+    dropped: Family<Dropped, Counter>,
 }
 
 impl Metrics {
@@ -87,7 +94,17 @@ impl Metrics {
             "Session events that the bus did not take in time",
             metrics.events_dropped.clone(),
         );
+        edge.register(
+            "dropped",
+            "Messages that clients' outboxes had no room for, told to them in gaps, by reason",
+            metrics.dropped.clone(),
+        );
         metrics
+    }
+
+    /// A client is told of messages that its outbox had no room for.
+    pub(crate) fn dropped(&self, gap: &v1::Gap) {
+        self.dropped.get_or_create(&Dropped { reason: gap.reason().as_str_name() }).inc_by(gap.count);
     }
 
     /// Counts a stay without a connection.

@@ -14,6 +14,7 @@ use trestle_codec::{Encoded, Resume, Since};
 use trestle_session::{Admitted, Event, Reattached, Resumed};
 use trestle_wire::{
     ChannelName, GroupName, NodeId, Refusal, Tags,
+    name::INBOX,
     v1::{self, GapReason, claim_answer::Answer},
 };
 
@@ -80,7 +81,7 @@ async fn go_on(
     resume: Resume,
 ) -> Result<Option<Arrival>, Refusal> {
     let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else { return Ok(None) };
-    let visit = Visit { edge, hello, id, resume, identity, claimed };
+    let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed };
     let (session, left) = match visit.here().await {
         Ok(arrival) => return Ok(Some(arrival)),
         Err(left) => (visit.resume.session.clone(), left),
@@ -134,6 +135,17 @@ async fn spend(
             Ok(None)
         }
     }
+}
+
+/// The bare `inbox` is the user's own, as everywhere.
+fn own_inbox(mut resume: Resume, identity: &Identity) -> Resume {
+    let Some(user) = &identity.user else { return resume };
+    for (channel, _) in &mut resume.channels {
+        if channel.as_str() == INBOX {
+            *channel = ChannelName::inbox(user);
+        }
+    }
+    resume
 }
 
 fn identity_of(ticket: &Ticket) -> Identity {
@@ -310,7 +322,7 @@ impl Visit<'_> {
         for (channel, offset) in &self.resume.channels {
             if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
                 if !refused.iter().any(|(name, _)| name == channel) {
-                    refused.push((channel.clone(), refusal));
+                    refused.push((channel.clone(), refusal.field(channel.as_str())));
                 }
                 continue;
             }
@@ -349,11 +361,11 @@ impl Visit<'_> {
         let actor = Actor { user: self.identity.user.clone(), ..stay.actor() };
         for (channel, _) in &self.resume.channels {
             if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
-                refused.push((channel.clone(), refusal));
+                refused.push((channel.clone(), refusal.field(channel.as_str())));
             } else if !self.edge.keeps(channel) {
                 match actor.listen_now(channel, self.watched(channel)).await {
                     Ok(listening) => _ = stay.seats.insert(channel.clone(), listening),
-                    Err(refusal) => refused.push((channel.clone(), refusal)),
+                    Err(refusal) => refused.push((channel.clone(), refusal.field(channel.as_str()))),
                 }
             }
         }

@@ -393,6 +393,7 @@ impl Stay {
                 frame
             }
             Taken::Gap(gap) => {
+                self.edge.metrics.dropped(&gap);
                 let frame = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(gap)) };
                 encode(self.encoding, &frame, &self.edge.schemas.current())
             }
@@ -409,6 +410,9 @@ impl Stay {
 
     /// The client is not there: others do not see it on its channels.
     pub(crate) fn disappear(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.set_away(true);
+        }
         for listening in self.seats.values_mut() {
             listening.present = None;
         }
@@ -416,6 +420,9 @@ impl Stay {
 
     /// It is there again.
     pub(crate) fn reappear(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.set_away(false);
+        }
         let gone = |(channel, listening): (&ChannelName, &Listening)| {
             (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
         };

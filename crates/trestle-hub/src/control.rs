@@ -1,7 +1,7 @@
 //! What is to be done with sessions: their groups and tags changed, or an end made.
 //!
 //! In: a [`v1::Control`] of the bus. Out: [`Mail`] for each client's task that it concerns, and the number of those that
-//! have done it. A node without any does not answer.
+//! have done it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,8 @@ impl Core {
             return tracing::warn!(subject = %message.subject, "a control without a target or an action");
         };
         let members = self.meant(&target);
-        if members.is_empty() {
+        // What is for one session is answered by the node that holds it; for several, whoever asks waits for all nodes.
+        if members.is_empty() && matches!(target, Target::Session(_)) {
             return;
         }
         let posted = post(&members, action);
@@ -52,9 +53,7 @@ impl Core {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let delivered = done(posted).await;
-            if delivered > 0 {
-                core.answer(message.reply_to, Delivered { delivered, dropped: 0 }).await;
-            }
+            core.answer(message.reply_to, Delivered { delivered, ..Delivered::default() }).await;
             drop(one_of_few);
         });
     }

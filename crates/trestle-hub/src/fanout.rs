@@ -4,7 +4,7 @@
 //! counted; an encoding that nobody in the room speaks is never made; whatever the number of members, there is one label.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -25,6 +25,8 @@ pub struct Delivered {
     pub delivered: u32,
     /// Sessions whose outbox had no room for it.
     pub dropped: u32,
+    /// Sessions whose outbox took it, and that have no connection now.
+    pub queued: u32,
 }
 
 /// A frame on its way to many, finished once for each encoding that one of them speaks.
@@ -82,9 +84,10 @@ pub(crate) fn send<'a>(
     catalogue: &Catalogue,
     metrics: &Metrics,
 ) -> Delivered {
-    let (mut delivered, mut dropped, mut slow) = (0, 0, 0);
+    let (mut delivered, mut dropped, mut slow, mut queued) = (0, 0, 0, 0);
     for member in members {
         match parcel.push(member, catalogue) {
+            Ok(Pushed::Queued) if member.away.load(Ordering::Relaxed) => queued += 1,
             Ok(Pushed::Queued) => delivered += 1,
             Ok(Pushed::Dropped) => dropped += 1,
             Err(Full::Overflow) => slow += 1,
@@ -101,7 +104,7 @@ pub(crate) fn send<'a>(
     if let Some(latency) = parcel.envelope().and_then(|envelope| since(envelope.time.as_ref()?)) {
         metrics.message_latency.observe(latency.as_secs_f64());
     }
-    Delivered { delivered, dropped: slow + dropped }
+    Delivered { delivered, dropped: slow + dropped, queued }
 }
 
 /// What an outbox that has no room must know of the message.

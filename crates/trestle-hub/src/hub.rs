@@ -213,7 +213,7 @@ impl Core {
             tokio::select! {
                 Some(heard) = pushes.next() => match heard {
                     Heard::Message(message) => self.push_to(&session, message).await,
-                    Heard::Lost(count) => self.lost_pushes("a session", count),
+                    Heard::Lost(count) => self.lost_pushes("a session", &self.everyone, count),
                 },
                 Some(heard) = control.next() => match heard {
                     Heard::Message(message) => self.control(message),

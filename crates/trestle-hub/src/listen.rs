@@ -160,8 +160,8 @@ impl Core {
 
     pub(crate) async fn answer(&self, reply_to: Option<Subject>, count: Delivered) {
         let Some(reply_to) = reply_to else { return };
-        let Delivered { delivered, dropped } = count;
-        let answer = v1::PushCount { node: self.node.to_string(), delivered, dropped };
+        let Delivered { delivered, dropped, queued } = count;
+        let answer = v1::PushCount { node: self.node.to_string(), delivered, dropped, queued };
         if let Err(error) = self.fabric.bus.publish(&reply_to, answer.encode_to_vec().into()).await {
             tracing::debug!(%error, "a push's count was not reported");
         }
@@ -173,16 +173,25 @@ impl Core {
             // A bus that was away does not know how many; a queue that was full does.
             Audience::Channel(_) if count > 0 => self.tell_gap(room, Lost::unknown(GapReason::Slow), count),
             Audience::Channel(_) => self.tell_gap(room, Lost::unknown(GapReason::Failover), 0),
-            Audience::User(_) => self.lost_pushes("a user", count),
-            Audience::Group(_) => self.lost_pushes("a group", count),
-            Audience::Everyone | Audience::Watchers(_) => self.lost_pushes("everyone", count),
+            Audience::User(_) => self.lost_pushes("a user", room, count),
+            Audience::Group(_) => self.lost_pushes("a group", room, count),
+            Audience::Everyone | Audience::Watchers(_) => self.lost_pushes("everyone", room, count),
         }
     }
 
-    /// Pushes that may be missing: their senders were told, since such a push is counted or unacknowledged.
-    pub(crate) fn lost_pushes(&self, target: &str, count: u64) {
+    /// Pushes that may be missing are told to whom they may have been for: those of `room`.
+    pub(crate) fn lost_pushes(&self, target: &str, room: &Room, count: u64) {
         self.metrics.lost_pushes.inc_by(count.max(1));
         tracing::warn!(target, count, "pushes may have been lost: the bus was away, or this node too slow");
+        let reason = match (&room.audience, count) {
+            // A break hits all subscriptions at once, and everyone is told of it once.
+            (Audience::Everyone, 0) => GapReason::Failover,
+            (_, 0) => return,
+            _ => GapReason::Slow,
+        };
+        let gap = v1::Gap { count, reason: reason.into(), ..v1::Gap::default() };
+        let (parcel, catalogue) = (Parcel::word(Frame::Gap(gap)), self.schemas.current());
+        room.inside(|inside| send(&parcel, inside.members(), &catalogue, &self.metrics));
     }
 
     /// Tells the members of a channel what they do not get.

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +25,8 @@ pub struct Member {
     pub mail: Mailbox<Mail>,
     /// What is known of it. The client's task writes it, everyone reads it.
     pub facts: Mutex<Facts>,
+    /// Whether it has no connection: what goes into its outbox waits until it has one again.
+    pub(crate) away: AtomicBool,
     /// When the client was last heard, in milliseconds of Unix time.
     pub seen: AtomicU64,
 }
@@ -70,8 +72,15 @@ impl Member {
     /// A session of which nothing is known yet, heard just now.
     #[must_use]
     pub fn new(session: SessionId, encoding: Encoding, outbox: Outbox) -> Self {
-        let member =
-            Self { session, encoding, outbox, mail: Mailbox::new(), facts: Mutex::default(), seen: AtomicU64::new(0) };
+        let member = Self {
+            session,
+            encoding,
+            outbox,
+            mail: Mailbox::new(),
+            facts: Mutex::default(),
+            seen: AtomicU64::new(0),
+            away: AtomicBool::new(false),
+        };
         member.heard();
         member
     }

@@ -34,7 +34,7 @@ impl Core {
             let message = match heard {
                 Heard::Message(message) => message,
                 Heard::Lost(count) => {
-                    self.lost_pushes("sessions", count);
+                    self.lost_pushes("sessions", &self.everyone, count);
                     continue;
                 }
             };
@@ -68,7 +68,7 @@ impl Core {
                     let Some(count) = self.push_selected(push) else { continue };
                     self.answer(message.reply_to, count).await;
                 }
-                Heard::Lost(count) => self.lost_pushes("selected sessions", count),
+                Heard::Lost(count) => self.lost_pushes("selected sessions", &self.everyone, count),
             }
         }
     }

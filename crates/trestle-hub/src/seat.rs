@@ -2,7 +2,10 @@
 //!
 //! What always holds: the last place that is given back closes the room.
 
-use std::{collections::hash_map::Entry as Slot, sync::Arc};
+use std::{
+    collections::hash_map::Entry as Slot,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     Audience, Member,
@@ -147,8 +150,20 @@ impl Presence {
     pub(crate) fn new(core: &Arc<Core>, member: &Arc<Member>, user: Option<Seat>, moved: Option<Pump>) -> Self {
         core.sessions.lock().insert(member.session.clone(), Arc::clone(member));
         core.everyone.inside(|inside| inside.enter(member));
-        core.metrics.connected_users.inc();
+        if !member.away.load(Ordering::Relaxed) {
+            core.metrics.connected_users.inc();
+        }
         Self { core: Arc::clone(core), member: Arc::clone(member), _user: user, _moved: moved }
+    }
+}
+
+impl Presence {
+    /// Whether its client has no connection: pushes that wait for it are counted as queued, not as delivered.
+    pub fn set_away(&self, away: bool) {
+        if self.member.away.swap(away, Ordering::Relaxed) != away {
+            let connected = &self.core.metrics.connected_users;
+            _ = if away { connected.dec() } else { connected.inc() };
+        }
     }
 }
 
@@ -161,6 +176,8 @@ impl Drop for Presence {
         }
         drop(sessions);
         self.core.everyone.inside(|inside| inside.leave(&self.member));
-        self.core.metrics.connected_users.dec();
+        if !self.member.away.load(Ordering::Relaxed) {
+            self.core.metrics.connected_users.dec();
+        }
     }
 }

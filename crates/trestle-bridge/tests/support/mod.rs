@@ -244,7 +244,7 @@ impl House {
         tokio::spawn(async move {
             while let Some(Heard::Message(message)) = heard.next().await {
                 let Some(reply_to) = message.reply_to else { continue };
-                let count = v1::PushCount { node: "node-2".into(), delivered, dropped };
+                let count = v1::PushCount { node: "node-2".into(), delivered, dropped, queued: 0 };
                 bus.publish(&reply_to, count.encode_to_vec().into()).await.expect("answered");
             }
         })

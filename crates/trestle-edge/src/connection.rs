@@ -5,22 +5,15 @@
 //! heard, and one that is not heard still is written to; nothing is taken from the outbox before what was taken is with
 //! the kernel; when the socket ends, the stay goes on without it, if it may.
 
-use std::{
-    collections::HashSet,
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::SystemTime, vec};
 
 use bytes::Bytes;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use trestle_codec::{Encoding, Frame, Inbound, decode, encode};
+use trestle_codec::{Frame, Inbound, Rejected, decode, encode};
 use trestle_hub::Mail;
 use trestle_session::{Event, State, Taken, survives};
 use trestle_telemetry::trace::Kind;
@@ -32,9 +25,9 @@ use trestle_wire::{
 use crate::{
     Edge,
     lane::Done,
-    pending,
+    part::{End, part},
     resume::{self, Arrival},
-    stay::{Asked, Stay, Wish},
+    stay::{Admit, Asked, Stay, Wish},
     upgrade::Hello,
     websocket::{Step, Stream, WebSocket},
     write::BATCH_FRAMES_MAX,
@@ -55,63 +48,32 @@ pub(crate) async fn run<S: Stream>(
     let (end, mut stay) = connection.serve(&mut socket).await;
     let why = stay.as_mut().and_then(|stay| stay.kicked.take());
     if let Some(stay) = stay {
-        part(&edge, stay, end).await;
+        Box::pin(part(&edge, stay, end)).await;
     }
+    // On the heap, as all that is done once: a connection is as large as its longest wait.
     match end {
         End::Close(code) => {
             edge.metrics.closed(code);
-            socket.close(code, why, edge.config.close_timeout).await;
+            Box::pin(socket.close(code, why, edge.config.close_timeout)).await;
         }
-        End::Gone | End::Goodbye => socket.leave(edge.config.close_timeout).await,
+        End::Gone | End::Goodbye => Box::pin(socket.leave(edge.config.close_timeout)).await,
     }
     drop(place);
     edge.metrics.connections.dec();
 }
 
-/// Tells a client to come again after `wait`, since too many have come at once.
-pub(crate) async fn turn_away<S: Stream>(edge: &Edge, mut socket: WebSocket<S>, encoding: Encoding, wait: Duration) {
-    edge.metrics.turned_away.inc();
-    edge.metrics.refused(Reason::TooBusy.row().word);
-    let refusal = Refusal::new(Reason::TooBusy, "too many clients come at once").retry_after(wait);
-    let error = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Error(refusal.into())) };
-    let frame = encode(encoding, &error, &edge.schemas.current());
-    if socket.write(frame.as_bytes().clone()).is_ok() {
-        edge.metrics.closed(CloseCode::Busy);
-        socket.close(CloseCode::Busy, None, edge.config.close_timeout).await;
-    }
+/// What comes next.
+enum Next {
+    Go,
+    /// A client is to be let in first.
+    Admit(Admit),
+    End(End),
 }
 
-/// Takes the socket away from a stay. It goes on without one, or ends: then seats, presence, requests and waits go here,
-/// before the client is given time to take the close frame.
-async fn part(edge: &Arc<Edge>, mut stay: Stay, end: End) {
-    let may_come_back = match end {
-        End::Close(code) => survives(code),
-        End::Gone => true,
-        End::Goodbye => false,
-    };
-    if may_come_back {
-        _ = stay.on(Event::Lost);
+impl Next {
+    fn part(code: Option<CloseCode>) -> Self {
+        code.map_or(Self::Go, |code| Self::End(End::Close(code)))
     }
-    if stay.session.state() == State::Pending {
-        stay.disappear();
-        edge.tell(&stay, v1::SessionChange::SessionPending);
-        edge.tasks.spawn(pending::keep(stay));
-        return;
-    }
-    // What the client sent before it went is done; whoever waits longer than that waits for nobody.
-    let _in_time = timeout(edge.config.close_timeout, stay.lane.finish()).await;
-    _ = stay.on(Event::Goodbye);
-}
-
-/// How a connection ends.
-#[derive(Clone, Copy)]
-enum End {
-    /// The gateway parts from the client.
-    Close(CloseCode),
-    /// The client is gone.
-    Gone,
-    /// The client has closed its session.
-    Goodbye,
 }
 
 type Signal = Pin<Box<WaitForCancellationFutureOwned>>;
@@ -119,9 +81,12 @@ type Signal = Pin<Box<WaitForCancellationFutureOwned>>;
 pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
     pub(crate) hello: Hello,
-    pub(crate) stay: Stay,
+    pub(crate) stay: Box<Stay>,
     /// Reused between rounds.
     pub(crate) taken: Vec<Taken>,
+    /// Frames of the last message that are not done yet, and when it came.
+    frames: vec::IntoIter<Result<Inbound, Rejected>>,
+    came: SystemTime,
     /// Rings at the next deadline or before it: it is moved only when a deadline comes nearer, not for every sign of
     /// life, since moving a timer takes a lock that all connections share.
     timer: Pin<Box<Sleep>>,
@@ -164,6 +129,8 @@ impl Connection {
             hello,
             stay,
             taken: Vec::new(),
+            frames: Vec::new().into_iter(),
+            came: SystemTime::UNIX_EPOCH,
             reading: true,
             draining: false,
             turn: 0,
@@ -173,35 +140,23 @@ impl Connection {
     }
 
     /// The stay is `None` when it was given to whoever has the client's next socket.
-    async fn serve<S: Stream>(mut self, socket: &mut WebSocket<S>) -> (End, Option<Stay>) {
+    async fn serve<S: Stream>(mut self, socket: &mut WebSocket<S>) -> (End, Option<Box<Stay>>) {
         loop {
-            let end = match self.wait(socket).await {
-                Came::Socket(Step::Message(message)) => self.message(socket, &message).await.map(End::Close),
-                Came::Socket(Step::Alive) => self.event(socket, Event::Heard).await.map(End::Close),
-                Came::Socket(Step::Pong(count)) => {
-                    if let Some(count) = count {
-                        self.stay.replay.acked(count);
-                    }
-                    self.stay.member.heard();
-                    self.event(socket, Event::Heard).await.map(End::Close)
-                }
-                Came::Socket(Step::Flushed) => None,
-                Came::Socket(Step::Broken(refusal)) => Some(End::Close(self.broken(refusal))),
-                Came::Socket(Step::Goodbye) => Some(End::Goodbye),
-                Came::Socket(Step::Gone) => Some(End::Gone),
+            let next = match self.wait(socket).await {
+                Came::Socket(step) => self.step(socket, step),
                 Came::Taken => {
                     let close = self.write_taken(socket);
                     // Most of the time the kernel takes it at once.
                     socket.flush_now().await;
-                    close.map(End::Close)
+                    Next::part(close)
                 }
                 Came::Overflow => {
                     self.stay.give_up_stream();
-                    Some(End::Close(CloseCode::Slow))
+                    Next::End(End::Close(CloseCode::Slow))
                 }
                 Came::Done(done) => {
                     let asked = self.stay.done(done);
-                    self.obey(socket, asked).await.map(End::Close)
+                    self.obey(socket, asked)
                 }
                 Came::Mail(Mail::Edge(wish)) => match wish.downcast::<Wish>().map(|wish| *wish) {
                     Ok(Wish::Yield(give)) => match give.send(self.stay) {
@@ -209,11 +164,11 @@ impl Connection {
                         // Whoever asked has given up.
                         Err(stay) => {
                             self.stay = stay;
-                            None
+                            Next::Go
                         }
                     },
-                    Ok(wish) => self.wish(socket, wish).await.map(End::Close),
-                    Err(_) => None,
+                    Ok(wish) => self.wish(socket, wish),
+                    Err(_) => Next::Go,
                 },
                 Came::Mail(mail) => {
                     let asked = match mail {
@@ -221,18 +176,19 @@ impl Connection {
                         Mail::Kick { reason } => self.stay.kick(reason),
                         Mail::Edge(_) => Asked::default(),
                     };
-                    self.obey(socket, asked).await.map(End::Close)
+                    self.obey(socket, asked)
                 }
-                Came::Deadline => self.deadline(socket).await.map(End::Close),
+                Came::Deadline => self.deadline(socket),
                 Came::Drain => {
                     self.draining = true;
-                    None
+                    Next::Go
                 }
-                Came::Stop => Some(End::Close(CloseCode::Restart)),
+                Came::Stop => Next::End(End::Close(CloseCode::Restart)),
             };
-            let end = match end {
+            let end = match self.go_on(socket, next).await {
                 None if self.draining && self.stay.lane.is_idle() => {
-                    self.event(socket, Event::Drain).await.map(End::Close)
+                    let next = self.event(socket, Event::Drain);
+                    self.go_on(socket, next).await
                 }
                 end => end,
             };
@@ -240,6 +196,39 @@ impl Connection {
                 self.last_words(socket, end);
                 return (end, Some(self.stay));
             }
+        }
+    }
+
+    /// Lets in whoever asks, and goes on with what came after that; how it ends, if it does.
+    async fn go_on<S: Stream>(&mut self, socket: &mut WebSocket<S>, mut next: Next) -> Option<End> {
+        loop {
+            match next {
+                Next::Go => return None,
+                Next::End(end) => return Some(end),
+                // On the heap while it lasts: every connection would have room for it for as long as it lives.
+                Next::Admit(admit) => match Box::pin(self.admit(socket, admit)).await {
+                    Next::Go => next = self.frames(socket),
+                    other => next = other,
+                },
+            }
+        }
+    }
+
+    fn step<S: Stream>(&mut self, socket: &mut WebSocket<S>, step: Step) -> Next {
+        match step {
+            Step::Message(message) => self.message(socket, &message),
+            Step::Alive => self.event(socket, Event::Heard),
+            Step::Pong(count) => {
+                if let Some(count) = count {
+                    self.stay.replay.acked(count);
+                }
+                self.stay.member.heard();
+                self.event(socket, Event::Heard)
+            }
+            Step::Flushed => Next::Go,
+            Step::Broken(refusal) => Next::End(End::Close(self.broken(refusal))),
+            Step::Goodbye => Next::End(End::Goodbye),
+            Step::Gone => Next::End(End::Gone),
         }
     }
 
@@ -314,31 +303,39 @@ impl Connection {
     }
 
     /// Decode: one WebSocket message of the client in, one event per frame out.
-    async fn message<S: Stream>(&mut self, socket: &mut WebSocket<S>, message: &Bytes) -> Option<CloseCode> {
+    fn message<S: Stream>(&mut self, socket: &mut WebSocket<S>, message: &Bytes) -> Next {
         self.stay.member.heard();
         let metrics = &self.edge.metrics;
         metrics.messages_in.inc();
         metrics.bytes_in.inc_by(message.len() as u64);
-        let came = SystemTime::now();
+        self.came = SystemTime::now();
         let catalogue = self.edge.schemas.current();
-        for frame in decode(self.hello.encoding, message, &catalogue, &self.edge.limits) {
+        self.frames = decode(self.hello.encoding, message, &catalogue, &self.edge.limits).into_iter();
+        self.frames(socket)
+    }
+
+    /// The frames of the last message that are not done yet, up to one that has to be waited for.
+    fn frames<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Next {
+        while let Some(frame) = self.frames.next() {
             let event = match frame {
                 Ok(mut inbound) => {
-                    self.trace(&mut inbound, came);
+                    self.trace(&mut inbound);
                     Event::Inbound(inbound)
                 }
                 Err(rejected) => Event::Rejected(rejected),
             };
-            let close = self.event(socket, event).await;
-            if close.is_some() {
-                return close;
+            match self.event(socket, event) {
+                Next::Go => {}
+                other => return other,
             }
         }
-        None
+        // Its memory goes with it: an idle client holds no frames.
+        self.frames = Vec::new().into_iter();
+        Next::Go
     }
 
     /// The edge's decision to trace a message, and the spans of its first two stations.
-    fn trace(&self, inbound: &mut Inbound, came: SystemTime) {
+    fn trace(&self, inbound: &mut Inbound) {
         let typed = match &mut inbound.frame {
             Frame::Message(typed) | Frame::Request { message: typed, .. } | Frame::Publish { message: typed, .. } => {
                 typed
@@ -348,7 +345,7 @@ impl Connection {
         let headers = &mut typed.envelope.headers;
         let tracer = &self.edge.tracer;
         let Some(mut context) = tracer.begin(headers.get("traceparent").map(String::as_str)) else { return };
-        if let Some(mut span) = tracer.span_since("decode", Kind::Server, &context, Some(came)) {
+        if let Some(mut span) = tracer.span_since("decode", Kind::Server, &context, Some(self.came)) {
             span.set("network.protocol.name", "websocket");
             span.set("trestle.message_type", typed.kind.full_name().to_owned());
             context = span.context();
@@ -361,26 +358,31 @@ impl Connection {
         context.carry(headers);
     }
 
-    async fn event<S: Stream>(&mut self, socket: &mut WebSocket<S>, event: Event) -> Option<CloseCode> {
+    fn event<S: Stream>(&mut self, socket: &mut WebSocket<S>, event: Event) -> Next {
         let asked = self.stay.on(event);
-        self.obey(socket, asked).await
+        self.obey(socket, asked)
     }
 
-    /// Does what needs the socket, until nothing is left to do.
-    async fn obey<S: Stream>(&mut self, socket: &mut WebSocket<S>, mut asked: Asked) -> Option<CloseCode> {
-        loop {
-            if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
-                return Some(CloseCode::Internal);
-            }
-            let Some(admit) = asked.admit.take() else { return asked.close };
-            let admitted = tokio::select! {
-                admitted = resume::admit(&mut self.stay, &mut self.hello, admit) => admitted,
-                () = self.edge.stop.cancelled() => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
-            };
-            asked = match admitted {
-                Ok(arrival) => return self.arrive(socket, arrival),
-                Err(refusal) => self.stay.on(Event::Admitted(Err(refusal))),
-            };
+    /// Does what needs the socket.
+    fn obey<S: Stream>(&mut self, socket: &mut WebSocket<S>, asked: Asked) -> Next {
+        if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
+            return Next::End(End::Close(CloseCode::Internal));
+        }
+        match asked.admit {
+            Some(admit) => Next::Admit(admit),
+            None => Next::part(asked.close),
+        }
+    }
+
+    /// Asks the gate.
+    async fn admit<S: Stream>(&mut self, socket: &mut WebSocket<S>, admit: Admit) -> Next {
+        let admitted = tokio::select! {
+            admitted = resume::admit(&mut self.stay, &mut self.hello, admit) => admitted,
+            () = self.edge.stop.cancelled() => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
+        };
+        match admitted {
+            Ok(arrival) => Next::part(self.arrive(socket, arrival)),
+            Err(refusal) => self.event(socket, Event::Admitted(Err(refusal))),
         }
     }
 
@@ -439,48 +441,44 @@ impl Connection {
     }
 
     /// What others want, but for the stay itself.
-    async fn wish<S: Stream>(&mut self, socket: &mut WebSocket<S>, wish: Wish) -> Option<CloseCode> {
+    fn wish<S: Stream>(&mut self, socket: &mut WebSocket<S>, wish: Wish) -> Next {
         match wish {
             Wish::Remember(done) => {
                 self.stay.remember();
                 let _told = done.send(());
-                None
+                Next::Go
             }
             Wish::Late(frames) => {
                 frames.iter().for_each(|frame| self.stay.send(frame));
-                None
+                Next::Go
             }
-            Wish::Leave(notice) => self.ask_to_leave(socket, notice).await,
-            Wish::Gone => self.event(socket, Event::Claimed).await,
-            Wish::Yield(_) => None,
+            Wish::Leave(notice) => self.ask_to_leave(socket, notice),
+            Wish::Gone => self.event(socket, Event::Claimed),
+            Wish::Yield(_) => Next::Go,
         }
     }
 
     /// Tells the client to connect again, and gives it time for that.
-    async fn ask_to_leave<S: Stream>(
-        &mut self,
-        socket: &mut WebSocket<S>,
-        notice: v1::DrainNotice,
-    ) -> Option<CloseCode> {
+    fn ask_to_leave<S: Stream>(&mut self, socket: &mut WebSocket<S>, notice: v1::DrainNotice) -> Next {
         self.leave_at = None;
         self.part_at = Some(Instant::now() + self.edge.config.drain_grace);
         self.stay.remember();
-        self.event(socket, Event::Notice(notice)).await
+        self.event(socket, Event::Notice(notice))
     }
 
-    async fn deadline<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Option<CloseCode> {
+    fn deadline<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Next {
         let now = Instant::now();
         if socket.unflushed_since().is_some_and(|since| since.elapsed() >= self.edge.config.write_timeout) {
-            return Some(CloseCode::Slow);
+            return Next::End(End::Close(CloseCode::Slow));
         }
         if self.part_at.is_some_and(|at| at <= now) {
             self.part_at = None;
-            return self.event(socket, Event::Drain).await;
+            return self.event(socket, Event::Drain);
         }
         if self.leave_at.is_some_and(|at| at <= now) {
-            return self.ask_to_leave(socket, self.edge.notice()).await;
+            return self.ask_to_leave(socket, self.edge.notice());
         }
-        self.event(socket, Event::Tick).await
+        self.event(socket, Event::Tick)
     }
 
     /// Tells the client which rule it broke; the close code is the rule's.

@@ -22,7 +22,7 @@ const REST_AT_ONCE: usize = 1024;
 const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// What the node that claims `stay` gets. Answers that are still to come are sent on to it.
-pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
+pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Handover {
     let edge = Arc::clone(&stay.edge);
     if claim.node != edge.node.as_str() {
         edge.registry.forget(&stay.member.session);
@@ -55,7 +55,7 @@ pub(crate) async fn to_node(mut stay: Stay, claim: &v1::Claim) -> v1::Handover {
 }
 
 /// Leaves what waits for a session whose node stops where the next node finds it.
-pub(crate) async fn park(mut stay: Stay) {
+pub(crate) async fn park(mut stay: Box<Stay>) {
     let edge = Arc::clone(&stay.edge);
     let handover = pack(&mut stay).await;
     match edge.registry.park(&handover).await {
@@ -122,7 +122,7 @@ async fn rest(member: &Member) -> Vec<Taken> {
 }
 
 /// Sends on what the stay's doings still come to.
-async fn send_late(mut stay: Stay, node: NodeId) {
+async fn send_late(mut stay: Box<Stay>, node: NodeId) {
     let edge: Arc<Edge> = Arc::clone(&stay.edge);
     let end = Instant::now() + LATE_MAX;
     while !stay.lane.is_idle() {

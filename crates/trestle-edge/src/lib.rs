@@ -25,6 +25,7 @@ mod lane;
 mod leave;
 mod metrics;
 mod neighbours;
+mod part;
 mod pending;
 mod resume;
 mod stay;

@@ -161,7 +161,7 @@ enum Neighbour {
 }
 
 /// The stay of a session of this node, given up by its task; `None` if that has just ended.
-pub(crate) async fn yielded(member: &Member) -> Option<Stay> {
+pub(crate) async fn yielded(member: &Member) -> Option<Box<Stay>> {
     let (give, given) = oneshot::channel();
     if !Wish::Yield(give).send(member) {
         return None;

@@ -29,7 +29,7 @@ enum Came {
 }
 
 /// Keeps `stay` until its client comes back or its time is over.
-pub(crate) async fn keep(mut stay: Stay) {
+pub(crate) async fn keep(mut stay: Box<Stay>) {
     let drain = stay.edge.drain.clone().cancelled_owned();
     tokio::pin!(drain);
     let _counted = stay.edge.metrics.pend();
@@ -69,7 +69,7 @@ pub(crate) async fn keep(mut stay: Stay) {
 }
 
 /// Does what others want; `None` if the stay went with it.
-fn take(mut stay: Stay, mail: Mail) -> Option<Stay> {
+fn take(mut stay: Box<Stay>, mail: Mail) -> Option<Box<Stay>> {
     match mail {
         Mail::Update { change, done } => _ = stay.update(change, done),
         Mail::Kick { reason } => _ = stay.kick(reason),
@@ -89,7 +89,7 @@ fn take(mut stay: Stay, mail: Mail) -> Option<Stay> {
 }
 
 /// The node stops: what is in flight ends, and the rest is left for the node that the client comes to.
-async fn leave(mut stay: Stay) {
+async fn leave(mut stay: Box<Stay>) {
     let ended = timeout(PARK_WAIT, async {
         while !stay.lane.is_idle() {
             let done = stay.lane.next().await;

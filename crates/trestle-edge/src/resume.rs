@@ -33,7 +33,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whose stay it is, and what is to be done with it.
 pub(crate) struct Arrival {
     /// The stay of the session that goes on; `None`: the one that the socket began with.
-    pub(crate) stay: Option<Stay>,
+    pub(crate) stay: Option<Box<Stay>>,
     /// What its session is told.
     pub(crate) event: Event,
     /// Frames that were written before and are written again: they are counted already.
@@ -47,7 +47,7 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    fn of(stay: Option<Stay>, event: Event) -> Self {
+    fn of(stay: Option<Box<Stay>>, event: Event) -> Self {
         Self { stay, event, again: Vec::new(), before: Vec::new(), had: HashSet::new(), channels: Vec::new() }
     }
 }
@@ -257,7 +257,7 @@ impl Visit<'_> {
     /// The stream goes on by the client's count.
     fn goes_on(
         self,
-        mut stay: Stay,
+        mut stay: Box<Stay>,
         handover: v1::Handover,
         skip: usize,
         prepared: bool,
@@ -312,7 +312,7 @@ impl Visit<'_> {
     }
 
     /// Each channel is recovered by itself, and what has no offset is told of.
-    fn recovers(self, mut stay: Stay, left: Left, mut refused: Vec<(ChannelName, Refusal)>) -> Arrival {
+    fn recovers(self, mut stay: Box<Stay>, left: Left, mut refused: Vec<(ChannelName, Refusal)>) -> Arrival {
         stay.replay.restart(0);
         // Those that were joined to take over live messages are joined anew, and told of.
         stay.seats.clear();

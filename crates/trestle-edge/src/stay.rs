@@ -45,7 +45,7 @@ pub(crate) struct Listening {
 /// What others want of the task that owns a stay, by [`Mail::Edge`].
 pub(crate) enum Wish {
     /// The client has a new socket, here or on another node: give the stay up.
-    Yield(oneshot::Sender<Stay>),
+    Yield(oneshot::Sender<Box<Stay>>),
     /// The client is about to move: remember what is delivered live.
     Remember(oneshot::Sender<()>),
     /// The client is asked to connect again.
@@ -108,12 +108,12 @@ pub(crate) struct Asked {
 
 impl Stay {
     /// The stay of a client whose socket was just opened.
-    pub(crate) fn new(edge: &Arc<Edge>, encoding: Encoding, address: SocketAddr) -> Self {
+    pub(crate) fn new(edge: &Arc<Edge>, encoding: Encoding, address: SocketAddr) -> Box<Self> {
         Self::of(edge, SessionId::new(&edge.node, fastrand::u128(..)), encoding, address)
     }
 
     /// The stay of a session that was elsewhere.
-    pub(crate) fn of(edge: &Arc<Edge>, id: SessionId, encoding: Encoding, address: SocketAddr) -> Self {
+    pub(crate) fn of(edge: &Arc<Edge>, id: SessionId, encoding: Encoding, address: SocketAddr) -> Box<Self> {
         let config = &edge.session;
         let limits = OutboxLimits { bytes_max: config.outbox_bytes_max, frames_max: config.outbox_frames_max };
         let replay = ReplayLimits { bytes_max: config.replay_bytes_max, frames_max: config.replay_frames_max };
@@ -128,7 +128,7 @@ impl Stay {
             Arc::clone(&edge.channels),
             now(),
         );
-        Self {
+        Box::new(Self {
             edge: Arc::clone(edge),
             encoding,
             session,
@@ -143,7 +143,7 @@ impl Stay {
             kicked: None,
             remembered: None,
             actions: Vec::new(),
-        }
+        })
     }
 }
 

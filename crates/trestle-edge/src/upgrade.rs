@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trestle_codec::Encoding;
 use trestle_wire::{Reason, Refusal, refusal::http_status};
 
-use crate::{Edge, accept::Place, connection, websocket::WebSocket};
+use crate::{Edge, accept::Place, connection, part, websocket::WebSocket};
 
 /// What the upgrade request said about the client.
 pub struct Hello {
@@ -77,7 +77,7 @@ pub(crate) async fn upgrade(
                 );
                 match turn {
                     Ok(()) => connection::run(task.clone(), socket.await, hello, place).await,
-                    Err(wait) => connection::turn_away(&task, socket.await, hello.encoding, wait).await,
+                    Err(wait) => part::turn_away(&task, socket.await, hello.encoding, wait).await,
                 }
             }
             Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `Accept`"),

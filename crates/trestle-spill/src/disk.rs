@@ -79,6 +79,12 @@ impl Disk {
         Ok(Self(threads))
     }
 
+    /// A place of which a test sees more than an outbox does.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> Spilling {
+        Spilling::new(Arc::clone(&self.0))
+    }
+
     #[cfg(test)]
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.0.0

@@ -27,7 +27,7 @@ pub(crate) struct Place {
 
 /// A place as an outbox has it.
 pub(crate) struct Spilling {
-    place: Arc<Place>,
+    pub(crate) place: Arc<Place>,
     threads: Arc<Threads>,
 }
 

@@ -240,6 +240,12 @@ impl State {
         self.reader.is_some()
     }
 
+    /// Whether the writing thread has something of it.
+    #[cfg(test)]
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving > 0
+    }
+
     /// What is to be read now, up to `most` bytes.
     pub(crate) fn begin_read(&mut self, most: usize) -> Option<Span> {
         if self.gone || self.lost || self.disk.is_empty() {

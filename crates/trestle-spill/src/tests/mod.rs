@@ -4,6 +4,7 @@ mod bounds;
 mod failures;
 mod order;
 mod outboxes;
+mod waiting;
 
 use std::{
     fs::File,

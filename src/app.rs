@@ -19,6 +19,7 @@ use trestle_edge::{Accept, Edge};
 use trestle_hub::Hub;
 use trestle_schema::{SchemaSource, Schemas};
 use trestle_session::Rules;
+use trestle_spill::Disk;
 use trestle_telemetry::{Telemetry, Tracer, metrics::Metrics};
 use trestle_wire::{NodeId, Subjects, v1};
 
@@ -140,6 +141,8 @@ impl Ground<'_> {
         if config.roles.contains(&Role::Edge) {
             let rules = Rules::parse(&config.session).map_err(|faults| anyhow!(faults.join("; ")))?;
             let registry = cluster.registry(metrics.registry()).await?;
+            let spills = Disk::start(config.spill.clone(), metrics.registry())
+                .context("the threads of the spill cannot start")?;
             let watchers = Watchers::default();
             let presence = cluster.presence(&nodes, &watchers, metrics.registry());
             let hub = Hub::open(trestle_hub::Parts {
@@ -168,6 +171,7 @@ impl Ground<'_> {
                 nodes: Arc::clone(&nodes),
                 sessions: registry,
                 presence,
+                spills: Arc::new(spills),
                 tracer: tracer.clone(),
                 registry: metrics.registry(),
             });

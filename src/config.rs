@@ -13,6 +13,7 @@ use trestle_bus_nats::NatsConfig;
 use trestle_cluster::ClusterConfig;
 use trestle_edge::EdgeConfig;
 use trestle_session::SessionConfig;
+use trestle_spill::SpillConfig;
 use trestle_telemetry::TelemetryConfig;
 use trestle_wire::NodeId;
 
@@ -69,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) channels: ChannelsConfig,
     /// Users' inboxes: what was pushed to a user, kept until a device of the user acks it.
     pub(crate) inbox: InboxConfig,
+    /// What waits on this node's disk, where `overflow` is `spill`.
+    pub(crate) spill: SpillConfig,
     /// What nodes tell each other.
     pub(crate) cluster: ClusterConfig,
     /// Services.
@@ -120,6 +123,7 @@ impl Default for Config {
             auth: AuthConfig::default(),
             channels: ChannelsConfig::default(),
             inbox: InboxConfig::default(),
+            spill: SpillConfig::default(),
             cluster: ClusterConfig::default(),
             bridge: trestle_bridge::Config::default(),
             nats: NatsOptions::default(),
@@ -172,6 +176,7 @@ impl Config {
             check(Gate::open(&self.auth).map(drop).map_err(Into::into));
         }
         faults.extend(Channels::new(&self.channels, &self.inbox).err().unwrap_or_default());
+        faults.extend(self.spill.faults(self.session.outbox_bytes_max));
         faults.extend(self.cluster.faults(self.session.resume_window));
         faults.extend(self.windows_fit());
         faults.extend(self.edge.faults());

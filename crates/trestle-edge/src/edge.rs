@@ -16,7 +16,7 @@ use trestle_cluster::{Nodes, Presence, Registry, Ticket};
 use trestle_codec::Limits;
 use trestle_hub::{Hub, Member};
 use trestle_schema::Schemas;
-use trestle_session::{Rules, SessionConfig};
+use trestle_session::{Rules, SessionConfig, Spills};
 use trestle_telemetry::trace::Tracer;
 use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, UserId, v1};
 
@@ -58,6 +58,8 @@ pub struct Parts<'a> {
     pub sessions: Arc<Registry>,
     /// Who is on which channel.
     pub presence: Arc<Presence>,
+    /// Where messages wait for which outboxes have no room.
+    pub spills: Arc<dyn Spills>,
     /// Spans for messages.
     pub tracer: Tracer,
     /// Where the metrics are registered.
@@ -80,6 +82,7 @@ pub struct Edge {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) spills: Arc<dyn Spills>,
     pub(crate) tracer: Tracer,
     pub(crate) metrics: Metrics,
     pub(crate) handled: Arc<Handled>,
@@ -128,6 +131,7 @@ impl Edge {
             nodes: parts.nodes,
             registry: parts.sessions,
             presence: parts.presence,
+            spills: parts.spills,
             tracer: parts.tracer,
             metrics: Metrics::register(parts.registry),
             handled,

@@ -117,7 +117,8 @@ impl Stay {
         let config = &edge.session;
         let limits = OutboxLimits { bytes_max: config.outbox_bytes_max, frames_max: config.outbox_frames_max };
         let replay = ReplayLimits { bytes_max: config.replay_bytes_max, frames_max: config.replay_frames_max };
-        let member = Member::new(id.clone(), encoding, Outbox::new(limits));
+        let outbox = Outbox::with_spills(limits, Arc::clone(&edge.spills));
+        let member = Member::new(id.clone(), encoding, outbox);
         *member.facts.lock() = Facts { address: Some(address), connected: SystemTime::now(), ..Facts::default() };
         let session = Session::new(
             id,

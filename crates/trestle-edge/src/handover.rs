@@ -46,6 +46,7 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
         tracing::warn!(bytes, session = handover.session_id, "what waits for a session is more than the bus takes");
         handover.frames.clear();
         handover.first = u64::MAX;
+        handover.outstanding.retain(|id| stay.session.is_open(*id));
     }
     if let Ok(node) = NodeId::parse(&claim.node) {
         edge.metrics.handed_over.inc();
@@ -57,7 +58,11 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
 /// Leaves what waits for a session whose node stops where the next node finds it.
 pub(crate) async fn park(mut stay: Box<Stay>) {
     let edge = Arc::clone(&stay.edge);
-    let handover = pack(&mut stay).await;
+    let mut handover = pack(&mut stay).await;
+    if handover.first != u64::MAX {
+        // Their answers are among the frames, or came before them; others will not come any more.
+        handover.outstanding = stay.session.answered_frames().collect();
+    }
     match edge.registry.park(&handover).await {
         Ok(()) => _ = edge.metrics.parked.inc(),
         Err(error) => {
@@ -76,6 +81,7 @@ pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
 async fn pack(stay: &mut Stay) -> v1::Handover {
     let mut handover = v1::Handover {
         session_id: stay.member.session.to_string(),
+        epoch: stay.epoch,
         first: stay.replay.first(),
         subprotocol: stay.encoding.subprotocol().into(),
         groups: stay.session.service_groups().map(ToString::to_string).collect(),

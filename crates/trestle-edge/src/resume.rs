@@ -184,6 +184,10 @@ impl Visit<'_> {
     async fn here(&self) -> Result<Arrival, Left> {
         let Some(member) = self.edge.hub.member(&self.resume.session) else { return Err(Left::default()) };
         let Some(mut stay) = yielded(&member).await else { return Err(Left::default()) };
+        if stay.epoch + 1 != self.claimed.epoch {
+            // Of an earlier time: the client has been elsewhere since, while this node was cut off, and counts anew.
+            return Err(Left::default());
+        }
         let missed = self.resume.received.filter(|_| !stay.broken && stay.encoding == self.hello.encoding);
         let missed =
             missed.and_then(|received| Some((received, stay.replay.since(received)?.cloned().collect::<Vec<_>>())));
@@ -233,10 +237,12 @@ impl Visit<'_> {
             },
             _ => None,
         };
-        let handover = match handover {
+        // What is left of an earlier time is of another stream than the one that the client counts.
+        let current = |handover: &v1::Handover| handover.epoch + 1 == self.claimed.epoch;
+        let handover = match handover.filter(current) {
             Some(handover) => Some(handover),
             None if left.here => None,
-            None => edge.registry.unpark(&session).await.map_err(Refusal::from)?,
+            None => edge.registry.unpark(&session).await.map_err(Refusal::from)?.filter(current),
         };
         let same = handover.as_ref().is_some_and(|handover| handover.subprotocol == self.hello.encoding.subprotocol());
         let skip = handover.as_ref().zip(self.resume.received.filter(|_| same));
@@ -291,7 +297,8 @@ impl Visit<'_> {
         }
         let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
-        let lost = self.resume.outstanding.iter().copied().filter(|id| !handover.outstanding.contains(id)).collect();
+        let (outstanding, lost) =
+            self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));
         let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
         let resumed = Resumed {
             session: self.resume.session,
@@ -304,7 +311,7 @@ impl Visit<'_> {
             tags: handover.tags.into_iter().collect(),
             refused,
             lost,
-            outstanding: handover.outstanding,
+            outstanding,
         };
         self.edge.metrics.resumed(if prepared { "handed_over" } else { "parked" });
         let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
@@ -412,7 +419,9 @@ impl Visit<'_> {
 
 impl Left {
     fn of(handover: v1::Handover) -> Self {
-        let v1::Handover { groups, tags, outstanding, .. } = handover;
+        let v1::Handover { groups, tags, outstanding, first, .. } = handover;
+        // Frames that cannot be gone on with take the answers among them along.
+        let outstanding = if first == u64::MAX { outstanding } else { Vec::new() };
         Self { here: false, groups, tags: tags.into_iter().collect(), outstanding }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use trestle_cluster::Seat as PresenceSeat;
+use trestle_cluster::{FIRST_EPOCH, Seat as PresenceSeat};
 use trestle_codec::{Encoded, Encoding, Resume, encode};
 use trestle_hub::{Facts, Mail, Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, State, Taken};
@@ -139,7 +139,7 @@ impl Stay {
             groups: HashMap::new(),
             presence: None,
             replay: Replay::new(replay),
-            epoch: 0,
+            epoch: FIRST_EPOCH,
             broken: false,
             kicked: None,
             remembered: None,

@@ -44,6 +44,11 @@ impl Ledger {
         self.is_open(id) || self.answered.contains(&id)
     }
 
+    /// Frames that were answered, as far as that is remembered.
+    pub(crate) fn answered_frames(&self) -> impl Iterator<Item = u32> + '_ {
+        self.answered.iter().copied()
+    }
+
     /// Frames that wait for their answers.
     pub(crate) fn open(&self) -> &[u32] {
         &self.open

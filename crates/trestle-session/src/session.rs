@@ -175,6 +175,11 @@ impl Session {
         self.ledger.is_open(id)
     }
 
+    /// The client's frames that were answered, as far as that is remembered: the last 256.
+    pub fn answered_frames(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ledger.answered_frames()
+    }
+
     /// The client's frames that wait for their answers.
     #[must_use]
     pub fn open_frames(&self) -> &[u32] {

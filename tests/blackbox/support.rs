@@ -1,6 +1,9 @@
 //! A WebSocket client that knows nothing of Trestle: tokio-tungstenite and JSON. And small ways to say what tests say often.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -13,6 +16,9 @@ use trestle_testkit::Gateway;
 
 /// Longest wait for anything that should come soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often something is looked at that does not tell by itself.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The folder of the example schemas.
 pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/examples");
@@ -36,10 +42,51 @@ pub(crate) fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// A client that speaks JSON by hand.
+/// A client that speaks JSON by hand, and counts as the protocol says.
 pub(crate) struct Ws {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     frames: VecDeque<Value>,
+    stay: Stay,
+}
+
+/// What a client needs to resume its session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stay {
+    pub(crate) session: String,
+    pub(crate) token: String,
+    /// Frames of the gateway that have come, but `connected`.
+    pub(crate) received: u64,
+    /// The last offset on each channel; 0 where there is no history.
+    pub(crate) places: BTreeMap<String, u64>,
+}
+
+impl Stay {
+    /// A `resume` by count, with the places.
+    pub(crate) fn resume(&self) -> Value {
+        let channel = |(channel, offset): (&String, &u64)| json!({"channel": channel, "offset": offset.to_string()});
+        let channels: Vec<_> = self.places.iter().map(channel).collect();
+        json!({"sessionId": self.session, "token": self.token, "received": self.received.to_string(), "channels": channels})
+    }
+
+    fn took(&mut self, frame: &Value) {
+        if let Some(connected) = frame["connected"].as_object() {
+            let text = |key: &str| connected.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            (self.session, self.token) = (text("sessionId"), text("resumeToken"));
+            self.received = text("received").parse().unwrap_or(0);
+            return;
+        }
+        self.received += 1;
+        for kind in ["subscribed", "delivery"] {
+            if let Some(channel) = frame[kind]["channel"].as_str().filter(|channel| !channel.is_empty()) {
+                self.places.insert(channel.to_owned(), number(&frame[kind]["offset"]));
+            }
+        }
+    }
+}
+
+/// A 64-bit number as canonical JSON writes it; 0 where it is not there.
+pub(crate) fn number(value: &Value) -> u64 {
+    value.as_str().map_or(0, |digits| digits.parse().expect("a number in a string"))
 }
 
 /// How a connection ended: the close code and reason, if a close frame came.
@@ -67,7 +114,27 @@ impl Ws {
             request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
         let (socket, _) = connect_async(request).await.expect("upgraded");
-        Self { socket, frames: VecDeque::new() }
+        Self::over(socket)
+    }
+
+    /// Over a socket that was upgraded already.
+    pub(crate) fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self { socket, frames: VecDeque::new(), stay: Stay::default() }
+    }
+
+    /// Connects with a token of these claims.
+    pub(crate) async fn of(gateway: &Gateway, claims: &Value) -> Self {
+        let mut ws = Self::open(gateway).await;
+        let answer = ws.ask(json!({"id": 1, "connect": {"token": crate::two::token(claims)}})).await;
+        assert_eq!(answer["connected"]["user"], claims["sub"], "{answer}");
+        ws
+    }
+
+    /// Subscribes, and gives the answer.
+    pub(crate) async fn subscribe(&mut self, subscribe: Value) -> Value {
+        let mut answer = self.ask(json!({"id": 2, "subscribe": subscribe})).await;
+        assert!(answer["subscribed"].is_object(), "{answer}");
+        answer["subscribed"].take()
     }
 
     /// Opens, connects and takes the `connected` frame.
@@ -84,6 +151,63 @@ impl Ws {
         let answer = ws.ask(json!({"id": 2, "subscribe": {"channel": channel}})).await;
         assert_eq!(answer["subscribed"]["channel"], channel, "{answer}");
         ws
+    }
+
+    /// Opens, and goes on with a session if the gateway lets it; also gives what the `connected` frame said.
+    pub(crate) async fn resume(gateway: &Gateway, stay: &Stay) -> (Self, Value) {
+        Self::resume_with(gateway, stay, stay.resume()).await
+    }
+
+    /// As [`Ws::resume`], asking with this.
+    pub(crate) async fn resume_with(gateway: &Gateway, stay: &Stay, resume: Value) -> (Self, Value) {
+        let mut ws = Self::open(gateway).await;
+        ws.stay.places.clone_from(&stay.places);
+        ws.send(json!({"id": 1, "connect": {"resume": resume}})).await;
+        let mut answer = ws.answer(&json!(1)).await;
+        assert!(answer["connected"].is_object(), "{answer}");
+        (ws, answer["connected"].take())
+    }
+
+    /// What is needed to resume, as of what has come.
+    pub(crate) fn stay(&self) -> Stay {
+        self.stay.clone()
+    }
+
+    /// Loses the connection: a reset, without a close frame.
+    pub(crate) fn cut(self) -> Stay {
+        let MaybeTlsStream::Plain(stream) = self.socket.get_ref() else { panic!("TLS was not asked for") };
+        stream.set_zero_linger().expect("a socket");
+        self.stay
+    }
+
+    /// Says something that is answered at once, and gives the frames that came before the answer.
+    pub(crate) async fn so_far(&mut self) -> Vec<Value> {
+        let id = json!(u32::MAX);
+        self.send(json!({"id": id, "ping": {}})).await;
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame["replyTo"] == id {
+                return frames;
+            }
+            frames.push(frame);
+        }
+    }
+
+    /// Publishes a comment and waits until it is accepted.
+    pub(crate) async fn publish(&mut self, channel: &str, text: &str) -> Value {
+        let answer = self.ask(json!({"id": 9, "publish": {"channel": channel, "message": comment(text)}})).await;
+        assert!(answer["accepted"].is_object(), "{channel} {text}: {answer}");
+        answer
+    }
+
+    /// The texts of the next deliveries, with their channels: `room:1 hello`.
+    pub(crate) async fn texts(&mut self, count: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            texts.push(text(&self.delivery().await));
+        }
+        texts
     }
 
     /// Sends a value as a text message.
@@ -142,10 +266,14 @@ impl Ws {
                 return Ok(frame);
             }
             match timeout(PATIENCE, self.socket.next()).await.expect("something comes in time") {
-                Some(Ok(Message::Text(text))) => match serde_json::from_str(&text).expect("the gateway sends JSON") {
-                    Value::Array(batch) => self.frames.extend(batch),
-                    frame => self.frames.push_back(frame),
-                },
+                Some(Ok(Message::Text(text))) => {
+                    let batch = match serde_json::from_str(&text).expect("the gateway sends JSON") {
+                        Value::Array(batch) => batch,
+                        frame => vec![frame],
+                    };
+                    batch.iter().for_each(|frame| self.stay.took(frame));
+                    self.frames.extend(batch);
+                }
                 Some(Ok(Message::Close(frame))) => return Err(frame.map(said)),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(other)) => panic!("not JSON: {other:?}"),
@@ -181,6 +309,33 @@ fn said(frame: CloseFrame) -> (u16, String) {
     (frame.code.into(), frame.reason.to_string())
 }
 
+/// A delivered comment with its channel: `room:1 hello`, or the text alone if it was pushed without one.
+pub(crate) fn text(delivery: &Value) -> String {
+    let text = delivery["payload"]["text"].as_str().expect("a comment");
+    match delivery["channel"].as_str() {
+        Some(channel) => format!("{channel} {text}"),
+        None => text.to_owned(),
+    }
+}
+
+/// A sample of the gateway's metrics, by its name and labels as they are written; 0 where it is not there.
+pub(crate) async fn metric(gateway: &Gateway, sample: &str) -> f64 {
+    let (status, body) = http(gateway, "GET", "/metrics", "", "").await;
+    assert_eq!(status, 200, "{body}");
+    let mut lines = body.lines().filter_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    lines.next().map_or(0.0, |value| value.split(' ').next().expect("a value").parse().expect("a number"))
+}
+
+/// Waits until a sample of the metrics `is` what is expected.
+pub(crate) async fn until(gateway: &Gateway, sample: &str, is: impl Fn(f64) -> bool) {
+    let look = async {
+        while !is(metric(gateway, sample).await) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("{sample} does not become what it should"));
+}
+
 /// A comment for a chat.
 pub(crate) fn comment(text: &str) -> Value {
     json!({"messageType": "chat.v1.Comment", "payload": {"text": text}})
@@ -204,9 +359,25 @@ pub(crate) async fn http(gateway: &Gateway, method: &str, path: &str, headers: &
 
 /// `POST /v1/push` with a JSON body.
 pub(crate) async fn push(gateway: &Gateway, body: &Value) -> (u16, Value) {
-    let (status, body) =
-        http(gateway, "POST", "/v1/push", "content-type: application/json\r\n", &body.to_string()).await;
+    post(gateway, "/v1/push", body).await
+}
+
+/// `POST` with a JSON body.
+pub(crate) async fn post(gateway: &Gateway, path: &str, body: &Value) -> (u16, Value) {
+    let headers = "content-type: application/json\r\n";
+    let (status, body) = http(gateway, "POST", path, headers, &body.to_string()).await;
+    (status, in_json(body))
+}
+
+/// `GET` of something in JSON.
+pub(crate) async fn get(gateway: &Gateway, path: &str) -> (u16, Value) {
+    let (status, body) = http(gateway, "GET", path, "", "").await;
+    (status, in_json(body))
+}
+
+/// The JSON of a body, out of its chunks.
+fn in_json(body: String) -> Value {
     let start = body.find('{').unwrap_or(0);
     let end = body.rfind('}').map_or(0, |end| end + 1);
-    (status, serde_json::from_str(&body[start..end.max(start)]).unwrap_or(Value::String(body)))
+    serde_json::from_str(&body[start..end.max(start)]).unwrap_or(Value::String(body))
 }

@@ -105,7 +105,7 @@ impl Client {
     /// Sends a message to the service that its type is routed to, and waits until it is accepted as far as its route asks.
     ///
     /// It is repeated for [`Options::retry_for`] if its answer was lost or it was refused for the moment; its id keeps it
-    /// from being done twice.
+    /// from being done twice. The gateway knows ids by their user: those of an anonymous client only within its session.
     ///
     /// # Errors
     /// [`Error::Refused`] says why it was not accepted. After [`Error::Timeout`] or [`Error::Closed`] it may have been:

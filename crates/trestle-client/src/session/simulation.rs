@@ -185,7 +185,9 @@ impl World {
         }
     }
 
-    fn recover(&self, held: &mut Held, after: u64) {
+    /// Writes what came after an offset, and at times some of what came before it: that it was had is the client's to know.
+    fn recover(&mut self, held: &mut Held, after: u64) {
+        let after = after.saturating_sub(self.rng.u64(0..4));
         self.log.range(after + 1..).for_each(|(offset, id)| held.push(0, self.delivery(LOG, *offset, id)));
     }
 

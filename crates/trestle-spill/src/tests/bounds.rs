@@ -39,6 +39,8 @@ fn the_node_has_no_more_blocks_than_it_may() {
     until("its blocks are free", || house.disk.node().held().1 == 1);
     (16..65).for_each(|number| put(&mut *other, number, SIZE).unwrap());
     assert_eq!(drain(&mut *other), expected(0..65, SIZE));
+    drop(other);
+    house.until_empty();
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn nothing_that_was_taken_is_lost(house: &House) {
     assert_eq!(house.metric("frames_written_total"), 0);
     drop(spill);
     until("all is given back", || house.disk.node().held() == (0, 0));
+    assert_eq!(house.disk.node().blocks.lock().file_bytes(), 0, "blocks that were not written are free");
 }
 
 #[test]

@@ -61,9 +61,8 @@ fn a_reader_of_what_cannot_be_read_back_is_woken() {
     });
 }
 
-#[test]
-fn a_session_that_goes_while_it_is_written_gives_all_back() {
-    let house = House::new(SpillConfig::default());
+/// A session that goes while its first frames are on their way to the disk.
+fn goes_while_it_is_written(house: &House) {
     let mut spill = house.disk.place();
     let still = house.disk.node().blocks.lock();
     (0..50).for_each(|number| put(&mut spill, number, 1000).unwrap());
@@ -72,6 +71,16 @@ fn a_session_that_goes_while_it_is_written_gives_all_back() {
     assert!(house.disk.node().held().0 > 0, "what is on its way is still held");
     drop(still);
     house.until_empty();
+}
+
+#[test]
+fn a_session_that_goes_while_it_is_written_gives_all_back() {
+    goes_while_it_is_written(&House::new(SpillConfig::default()));
+}
+
+#[test]
+fn a_session_that_goes_while_a_write_fails_gives_all_back() {
+    goes_while_it_is_written(&House::on(File::options().read(true).write(true).open("/dev/full").unwrap()));
 }
 
 #[test]

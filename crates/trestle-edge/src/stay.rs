@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -182,7 +182,6 @@ impl Stay {
                 Action::Ping => asked.ping = true,
                 Action::Close(code) => asked.close = Some(code),
                 Action::Acked { received } => self.replay.acked(received),
-                Action::JoinGroup(group) if self.groups.contains_key(&group) => {}
                 Action::JoinGroup(group) => joins.push(group),
                 Action::LeaveGroup(group) => leaves.push(group),
                 Action::Tags(tags) => self.member.facts.lock().tags = tags,
@@ -265,7 +264,9 @@ impl Stay {
                 return Asked::default();
             }
             Done::Present(present) => {
-                for (channel, seat) in present {
+                // The client may have gone again since it was asked for.
+                let here = self.session.state() == State::Active;
+                for (channel, seat) in present.into_iter().filter(|_| here) {
                     if let Some(listening) = self.seats.get_mut(&channel) {
                         listening.present = Some(seat);
                     }
@@ -280,15 +281,22 @@ impl Stay {
         self.on(event)
     }
 
-    fn seat(&mut self, channel: ChannelName, listening: Listening) {
-        self.member.facts.lock().subscriptions.push(channel.clone());
-        self.seats.insert(channel, listening);
+    /// Keeps a seat. One that is there already stays: the room has the member by that one, and would lose it with it.
+    pub(crate) fn seat(&mut self, channel: ChannelName, mut listening: Listening) {
+        if self.session.state() == State::Pending {
+            // Who is not there is not seen; a resume changes that.
+            listening.present = None;
+        }
+        if let Entry::Vacant(free) = self.seats.entry(channel) {
+            self.member.facts.lock().subscriptions.push(free.key().clone());
+            free.insert(listening);
+        }
     }
 
     fn regrouped(&mut self, Regrouped { joined, left, done }: Regrouped) {
         for (group, seat) in joined {
             match seat {
-                Ok(seat) => _ = self.groups.insert(group, seat),
+                Ok(seat) => _ = self.groups.entry(group).or_insert(seat),
                 Err(refusal) => {
                     tracing::warn!(%group, %refusal, session = %self.member.session, "a group is not joined")
                 }

@@ -21,11 +21,11 @@ use crate::{Member, metrics::Metrics};
 /// What became of one message on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// Sessions whose outbox took it.
+    /// Sessions with a connection whose outbox took it.
     pub delivered: u32,
-    /// Sessions whose outbox had no room for it.
+    /// Sessions whose outbox had no room for it, or has been given up.
     pub dropped: u32,
-    /// Sessions whose outbox took it, and that have no connection now.
+    /// Sessions without a connection whose outbox took it.
     pub queued: u32,
 }
 
@@ -84,27 +84,29 @@ pub(crate) fn send<'a>(
     catalogue: &Catalogue,
     metrics: &Metrics,
 ) -> Delivered {
-    let (mut delivered, mut dropped, mut slow, mut queued) = (0, 0, 0, 0);
+    let (mut delivered, mut dropped, mut slow, mut queued, mut given_up) = (0, 0, 0, 0, 0);
     for member in members {
         match parcel.push(member, catalogue) {
             Ok(Pushed::Queued) if member.away.load(Ordering::Relaxed) => queued += 1,
             Ok(Pushed::Queued) => delivered += 1,
             Ok(Pushed::Dropped) => dropped += 1,
             Err(Full::Overflow) => slow += 1,
+            // What it waits for is given up: it is told so when it comes back.
+            Err(Full::Closed) if member.away.load(Ordering::Relaxed) => given_up += 1,
             // Parted from before this message; its connection is on its way out.
             Err(Full::Closed) => {}
         }
     }
-    metrics.delivered.inc_by(u64::from(delivered));
-    if slow + dropped > 0 {
+    metrics.delivered.inc_by(u64::from(delivered + queued));
+    if slow + dropped + given_up > 0 {
         metrics.slow.inc_by(u64::from(slow));
-        metrics.dropped(Overflow::Disconnect, slow);
+        metrics.dropped(Overflow::Disconnect, slow + given_up);
         metrics.dropped(parcel.overflow(), dropped);
     }
     if let Some(latency) = parcel.envelope().and_then(|envelope| since(envelope.time.as_ref()?)) {
         metrics.message_latency.observe(latency.as_secs_f64());
     }
-    Delivered { delivered, dropped: slow + dropped, queued }
+    Delivered { delivered, dropped: slow + dropped + given_up, queued }
 }
 
 /// What an outbox that has no room must know of the message.

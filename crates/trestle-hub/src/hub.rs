@@ -18,7 +18,7 @@ use crate::{
     Audience, Member, Presence, Seat,
     control::CONTROLS_MAX,
     fanout::{Parcel, send},
-    listen::Core,
+    listen::{Core, Scope},
     metrics::Metrics,
     room::{Pump, Room},
     seat::Reserved,
@@ -213,7 +213,7 @@ impl Core {
             tokio::select! {
                 Some(heard) = pushes.next() => match heard {
                     Heard::Message(message) => self.push_to(&session, message).await,
-                    Heard::Lost(count) => self.lost_pushes("a session", &self.everyone, count),
+                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count),
                 },
                 Some(heard) = control.next() => match heard {
                     Heard::Message(message) => self.control(message),

@@ -51,6 +51,17 @@ pub(crate) struct Core {
     pub(crate) controls: Arc<Semaphore>,
 }
 
+/// Whom lost pushes were for.
+#[derive(Clone, Copy)]
+pub(crate) enum Scope<'a> {
+    /// All who are in this room.
+    All(&'a Room),
+    /// Some of the sessions of this node.
+    Some,
+    /// One session.
+    One(&'a SessionId),
+}
+
 impl Core {
     /// Carries what `subscription` hears to `room`, until the bus is closed.
     pub(crate) async fn pump(self: Arc<Self>, room: Arc<Room>, mut subscription: Subscription) {
@@ -173,25 +184,44 @@ impl Core {
             // A bus that was away does not know how many; a queue that was full does.
             Audience::Channel(_) if count > 0 => self.tell_gap(room, Lost::unknown(GapReason::Slow), count),
             Audience::Channel(_) => self.tell_gap(room, Lost::unknown(GapReason::Failover), 0),
-            Audience::User(_) => self.lost_pushes("a user", room, count),
-            Audience::Group(_) => self.lost_pushes("a group", room, count),
-            Audience::Everyone | Audience::Watchers(_) => self.lost_pushes("everyone", room, count),
+            Audience::User(_) => self.lost_pushes("a user", Scope::All(room), count),
+            Audience::Group(_) => self.lost_pushes("a group", Scope::All(room), count),
+            Audience::Everyone | Audience::Watchers(_) => self.lost_pushes("everyone", Scope::All(room), count),
         }
     }
 
-    /// Pushes that may be missing are told to whom they may have been for: those of `room`.
-    pub(crate) fn lost_pushes(&self, target: &str, room: &Room, count: u64) {
+    /// Pushes to `target` may be missing: those whom they may have been for are told. A break hits all subscriptions at
+    /// once, and everyone is told of it once, by the room of everyone.
+    pub(crate) fn lost_pushes(&self, target: &str, scope: Scope<'_>, count: u64) {
         self.metrics.lost_pushes.inc_by(count.max(1));
-        tracing::warn!(target, count, "pushes may have been lost: the bus was away, or this node too slow");
-        let reason = match (&room.audience, count) {
-            // A break hits all subscriptions at once, and everyone is told of it once.
-            (Audience::Everyone, 0) => GapReason::Failover,
-            (_, 0) => return,
-            _ => GapReason::Slow,
+        if count > 0 {
+            let told = v1::Gap { count, reason: GapReason::Slow.into(), ..v1::Gap::default() };
+            tracing::warn!(target, count, "pushes are lost: this node was too slow");
+            return self.tell_lost(scope, told);
+        }
+        match scope {
+            Scope::All(room) if room.audience == Audience::Everyone => {
+                tracing::warn!("pushes may be lost: the bus was away");
+                self.tell_lost(scope, v1::Gap { reason: GapReason::Failover.into(), ..v1::Gap::default() });
+            }
+            _ => tracing::debug!(target, "pushes may be lost: the bus was away"),
+        }
+    }
+
+    fn tell_lost(&self, scope: Scope<'_>, gap: v1::Gap) {
+        let catalogue = self.schemas.current();
+        let tell = |gap, members: &[Arc<Member>]| {
+            _ = send(&Parcel::word(Frame::Gap(gap)), members, &catalogue, &self.metrics);
         };
-        let gap = v1::Gap { count, reason: reason.into(), ..v1::Gap::default() };
-        let (parcel, catalogue) = (Parcel::word(Frame::Gap(gap)), self.schemas.current());
-        room.inside(|inside| send(&parcel, inside.members(), &catalogue, &self.metrics));
+        match scope {
+            Scope::All(room) => room.inside(|inside| tell(gap, inside.members())),
+            // Nobody knows how many of them each has missed.
+            Scope::Some => self.everyone.inside(|inside| tell(v1::Gap { count: 0, ..gap }, inside.members())),
+            Scope::One(session) => {
+                let member = self.sessions.lock().get(session).cloned();
+                tell(gap, member.as_slice());
+            }
+        }
     }
 
     /// Tells the members of a channel what they do not get.

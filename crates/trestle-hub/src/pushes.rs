@@ -16,7 +16,7 @@ use trestle_wire::{
 use crate::{
     Delivered, Member,
     fanout::{Parcel, send},
-    listen::Core,
+    listen::{Core, Scope},
 };
 
 /// Parsed selectors that are kept: services push by few of them, over and over. 64 x 4 KiB at worst.
@@ -34,7 +34,7 @@ impl Core {
             let message = match heard {
                 Heard::Message(message) => message,
                 Heard::Lost(count) => {
-                    self.lost_pushes("sessions", &self.everyone, count);
+                    self.lost_pushes("sessions", Scope::Some, count);
                     continue;
                 }
             };
@@ -68,7 +68,7 @@ impl Core {
                     let Some(count) = self.push_selected(push) else { continue };
                     self.answer(message.reply_to, count).await;
                 }
-                Heard::Lost(count) => self.lost_pushes("selected sessions", &self.everyone, count),
+                Heard::Lost(count) => self.lost_pushes("selected sessions", Scope::Some, count),
             }
         }
     }

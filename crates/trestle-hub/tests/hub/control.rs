@@ -104,7 +104,7 @@ async fn a_change_reaches_those_it_is_for_and_counts_those_that_made_it() {
 }
 
 #[tokio::test]
-async fn a_node_without_any_of_them_does_not_answer() {
+async fn a_node_without_any_of_them_says_so_but_not_of_a_single_session() {
     let house = House::new().await;
     let Stays { _present, owners: _owners, .. } = stays(&house).await;
     let all = house.subjects.control();
@@ -113,11 +113,13 @@ async fn a_node_without_any_of_them_does_not_answer() {
         Target::Group("none".into()),
         Target::Tags("plan=pro".into()),
         Target::Tags(String::new()),
-        Target::Session(session("n", 99).to_string()),
         Target::Channel("room:1".into()),
     ] {
-        assert_eq!(house.count(&all, control(target.clone(), kick("no"))).await, [], "{target:?}");
+        // Whoever asks waits for all nodes.
+        assert_eq!(house.count(&all, control(target.clone(), kick("no"))).await, [(0, 0)], "{target:?}");
     }
+    let single = Target::Session(session("n", 99).to_string());
+    assert_eq!(house.count(&all, control(single, kick("no"))).await, []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message as _;
 use trestle_codec::Encoding;
 use trestle_hub::{Member, Presence};
@@ -9,10 +10,12 @@ use trestle_session::Outbox;
 use trestle_session::OutboxLimits;
 use trestle_wire::{
     ChannelName, GroupName, Subject, UserId,
-    v1::{self, Overflow, Priority, server_frame::Frame},
+    v1::{self, GapReason, Overflow, Priority, server_frame::Frame},
 };
 
-use crate::house::{House, channel, comment, heard, member, member_with_room, next, next_taken, session, welcomed};
+use crate::house::{
+    House, PATIENCE, channel, comment, heard, member, member_with_room, next, next_taken, session, welcomed,
+};
 
 async fn push(house: &House, subject: &Subject) -> Vec<(u32, u32)> {
     house.count(subject, comment("p").encode_to_vec()).await
@@ -146,6 +149,81 @@ async fn what_a_policy_drops_is_counted_and_the_outbox_stays_open() {
     assert_eq!(counts, [(1, 0), (0, 1), (0, 1)]);
     assert_eq!((house.counter("trestle_hub_dropped"), house.counter("trestle_hub_slow_clients")), (2, 0));
     assert_eq!((welcomed(&slow).await, heard(&slow).await.0), (0, "p".into()));
+}
+
+/// What comes before the push that follows on what `subject` lost: the count and the reason of each gap.
+async fn told(
+    house: &House,
+    subject: &Subject,
+    lost: &'static str,
+    body: &[u8],
+    member: &Member,
+) -> Vec<(u64, GapReason)> {
+    house.fabric.bus.publish(subject, Bytes::from_static(lost.as_bytes())).await.unwrap();
+    house.fabric.bus.publish(subject, Bytes::copy_from_slice(body)).await.unwrap();
+    let mut told = Vec::new();
+    loop {
+        match next(member).await {
+            Frame::Gap(gap) => told.push((gap.count, gap.reason())),
+            _ => return told,
+        }
+    }
+}
+
+#[tokio::test]
+async fn pushes_that_are_lost_are_told_to_those_whom_they_may_have_been_for_and_a_break_once() {
+    let house = House::new().await;
+    let (here, other) = (member(1, Encoding::Protobuf), member(2, Encoding::Protobuf));
+    let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 100 });
+    let moved = Arc::new(Member::new(session("m", 5), Encoding::Protobuf, outbox));
+    let ann = UserId::parse("ann").unwrap();
+    let _present = (
+        house.hub.arrive(&here, Some(&ann)).await.unwrap(),
+        house.hub.arrive(&other, None).await.unwrap(),
+        house.hub.arrive(&moved, None).await.unwrap(),
+    );
+    let subjects = &house.subjects;
+    let push = comment("p").encode_to_vec();
+    let selected = v1::SelectedPush { envelope: Some(comment("p")), ..v1::SelectedPush::default() }.encode_to_vec();
+    let (all, select, user) = (subjects.all(), subjects.select(), subjects.user(&ann));
+    let (mine, moving) = (subjects.session(&here.session), subjects.session(&moved.session));
+
+    // A break: each subscription says so.
+    let quiet: [(&Subject, &[u8], &Member); 4] =
+        [(&mine, &push, &here), (&moving, &push, &moved), (&user, &push, &here), (&select, &selected, &here)];
+    for (subject, body, member) in quiet {
+        assert_eq!(told(&house, subject, "LOST", body, member).await, [], "{subject}");
+    }
+    assert_eq!(told(&house, &all, "LOST", &push, &here).await, [(0, GapReason::Failover)]);
+
+    // This node was too slow for some of them.
+    assert_eq!(told(&house, &user, "LOST 2", &push, &here).await, [(2, GapReason::Slow)]);
+    assert_eq!(told(&house, &mine, "LOST 2", &push, &here).await, [(0, GapReason::Slow)], "some of it, of somebody");
+    assert_eq!(told(&house, &all, "LOST 2", &push, &here).await, [(2, GapReason::Slow)]);
+    moved.outbox.take(usize::MAX, &mut Vec::new());
+    assert_eq!(told(&house, &moving, "LOST 2", &push, &moved).await, [(2, GapReason::Slow)]);
+    let told_last = told(&house, &mine, "LOST", &push, &here).await;
+    assert_eq!(told_last, [], "nobody else missed what was for the one that moved");
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_its_client_is_counted_as_it_is() {
+    let house = House::new().await;
+    let away = member(1, Encoding::Protobuf);
+    let presence = house.hub.arrive(&away, None).await.unwrap();
+    presence.set_away(true);
+    let count = async || {
+        let body = comment("p").encode_to_vec().into();
+        let answers = house.fabric.bus.gather(&house.subjects.session(&away.session), body, 1, PATIENCE).await.unwrap();
+        let count = v1::PushCount::decode(answers[0].clone()).unwrap();
+        (count.delivered, count.queued, count.dropped)
+    };
+    assert_eq!(count().await, (0, 1, 0));
+    assert_eq!(house.counter("trestle_hub_delivered"), 1, "it is in the outbox");
+    away.outbox.close();
+    assert_eq!(count().await, (0, 0, 1), "what waits for it was given up");
+    presence.set_away(false);
+    assert_eq!(count().await, (0, 0, 0), "it is on its way out");
 }
 
 #[tokio::test]

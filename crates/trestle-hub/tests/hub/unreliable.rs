@@ -43,6 +43,7 @@ impl Bus for Lossy {
                     Heard::Message(message) if message.payload == "MARK" => marks.add_permits(1),
                     Heard::Message(_) if deaf.load(Ordering::SeqCst) => {}
                     Heard::Message(message) if message.payload == "LOST" => feed.lost(0),
+                    Heard::Message(message) if message.payload == "LOST 2" => feed.lost(2),
                     Heard::Message(message) => feed.push(message),
                     Heard::Lost(count) => feed.lost(count),
                 }

@@ -24,7 +24,7 @@ use trestle_wire::{
 use crate::{
     Edge,
     lane::{Doing, Done, Regrouped},
-    stay::Listening,
+    seats::Listening,
 };
 
 /// A channel that a client wants to listen to.
@@ -161,6 +161,7 @@ impl Actor {
         self,
         join: Vec<GroupName>,
         left: Vec<GroupName>,
+        late: bool,
         done: Option<oneshot::Sender<()>>,
     ) -> Doing {
         Box::pin(async move {
@@ -169,7 +170,7 @@ impl Actor {
                 let seat = self.edge.hub.join_group(&self.member, group.clone()).await;
                 joined.push((group, seat));
             }
-            Done::Groups(Regrouped { joined, left, done })
+            Done::Groups(Regrouped { joined, left, late, done })
         })
     }
 

@@ -449,7 +449,11 @@ impl Connection {
                 Next::Go
             }
             Wish::Late(frames) => {
-                frames.iter().for_each(|frame| self.stay.send(frame));
+                self.stay.heard_late(frames);
+                Next::Go
+            }
+            Wish::Join(group) => {
+                self.stay.join(group);
                 Next::Go
             }
             Wish::Leave(notice) => self.ask_to_leave(socket, notice),

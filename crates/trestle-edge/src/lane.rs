@@ -13,7 +13,7 @@ use trestle_hub::Seat;
 use trestle_session::Event;
 use trestle_wire::{ChannelName, GroupName, Refusal};
 
-use crate::stay::Listening;
+use crate::seats::Listening;
 
 /// Doings that may wait for their turn before no more is read from the client: 64 frames of one message, and another.
 const LANE_MAX: usize = 128;
@@ -45,6 +45,8 @@ pub(crate) enum Done {
 pub(crate) struct Regrouped {
     pub(crate) joined: Vec<(GroupName, Result<Seat, Refusal>)>,
     pub(crate) left: Vec<GroupName>,
+    /// Whether the groups should have been joined before.
+    pub(crate) late: bool,
     pub(crate) done: Option<oneshot::Sender<()>>,
 }
 

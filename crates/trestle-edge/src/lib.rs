@@ -28,6 +28,7 @@ mod neighbours;
 mod part;
 mod pending;
 mod resume;
+mod seats;
 mod stay;
 mod upgrade;
 mod websocket;

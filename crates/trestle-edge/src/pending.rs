@@ -80,7 +80,8 @@ fn take(mut stay: Box<Stay>, mail: Mail) -> Option<Box<Stay>> {
                 stay.remember();
                 let _told = done.send(());
             }
-            Ok(Wish::Late(frames)) => frames.iter().for_each(|frame| stay.send(frame)),
+            Ok(Wish::Late(frames)) => stay.heard_late(frames),
+            Ok(Wish::Join(group)) => stay.join(group),
             Ok(Wish::Gone) => _ = stay.on(Event::Claimed),
             Ok(Wish::Leave(_)) | Err(_) => {}
         },

@@ -7,6 +7,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use prost::Message as _;
+use tokio::time::timeout;
 use trestle_auth::Identity;
 use trestle_bus::BusError;
 use trestle_cluster::{ClaimRefused, Claimed, FIRST_EPOCH, Ticket};
@@ -23,12 +24,15 @@ use crate::{
     act::{Actor, Again},
     handover,
     neighbours::yielded,
-    stay::{Admit, Stay},
+    stay::{Admit, Stay, Wish},
     upgrade::Hello,
 };
 
 /// How long the node that holds a session may take to answer: it is asked by a client that waits.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a session may take to be had from elsewhere: two claims, the rooms of a session and of a user at 4 s each, and
+/// the store's 3 s. Each channel may wait 4 s more for a bus that hangs, and nobody waits for all of them.
+const GO_ON_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Whose stay it is, and what is to be done with it.
 pub(crate) struct Arrival {
@@ -86,11 +90,15 @@ async fn go_on(
         Ok(arrival) => return Ok(Some(arrival)),
         Err(left) => (visit.resume.session.clone(), left),
     };
-    let arrival = visit.elsewhere(left).await;
+    let arrival = timeout(GO_ON_TIMEOUT, visit.elsewhere(left)).await;
+    let arrival = arrival.unwrap_or_else(|_| Err(BusError::Timeout(GO_ON_TIMEOUT).into()));
     if arrival.is_err() {
-        // It was taken for this client, who has nothing to come back with.
-        let over = edge.registry.end(&session).await;
-        tracing::debug!(%session, ?over, "a session could not go on");
+        // It was taken for this client, who has nothing to come back with. That is written when the bus is there.
+        let edge = Arc::clone(edge);
+        edge.background.clone().spawn(async move {
+            let over = edge.registry.end(&session).await;
+            tracing::debug!(%session, ?over, "a session could not go on");
+        });
     }
     arrival.map(Some)
 }
@@ -171,8 +179,8 @@ struct Visit<'a> {
 /// What is left of a session whose stream cannot go on here.
 #[derive(Default)]
 struct Left {
-    /// Whether it was held here, so that no other node has it.
-    here: bool,
+    /// What held it here, so that no other node does.
+    held: Option<Box<Stay>>,
     groups: Vec<String>,
     tags: Tags,
     /// Ids of frames whose answers are on their way.
@@ -183,7 +191,11 @@ impl Visit<'_> {
     /// The session is held by a task of this node, and its stream goes on.
     async fn here(&self) -> Result<Arrival, Left> {
         let Some(member) = self.edge.hub.member(&self.resume.session) else { return Err(Left::default()) };
-        let Some(mut stay) = yielded(&member).await else { return Err(Left::default()) };
+        let Some(mut stay) = yielded(&member).await else {
+            // A task that does not answer ends without a word when it looks.
+            let _sent = Wish::Gone.send(&member);
+            return Err(Left::default());
+        };
         if stay.epoch + 1 != self.claimed.epoch {
             // Of an earlier time: the client has been elsewhere since, while this node was cut off, and counts anew.
             return Err(Left::default());
@@ -191,14 +203,11 @@ impl Visit<'_> {
         let missed = self.resume.received.filter(|_| !stay.broken && stay.encoding == self.hello.encoding);
         let missed =
             missed.and_then(|received| Some((received, stay.replay.since(received)?.cloned().collect::<Vec<_>>())));
-        let Some((received, again)) = missed else {
-            let claim = v1::Claim { node: self.edge.node.to_string(), ..self.claim(false) };
-            let handover = handover::to_node(stay, &v1::Claim { received: None, ..claim }).await;
-            return Err(Left { here: true, ..Left::of(handover) });
-        };
+        let Some((received, again)) = missed else { return Err(Left { held: Some(stay), ..Left::default() }) };
         stay.replay.acked(received);
         stay.epoch = self.claimed.epoch;
         stay.moved(self.hello);
+        let refused = stay.leave_forbidden(&self.identity);
         let subscriptions = stay.subscriptions();
         let lost = self.resume.outstanding.iter().copied().filter(|id| !stay.session.saw(*id)).collect();
         let reattached = Reattached {
@@ -207,7 +216,7 @@ impl Visit<'_> {
             resume_token: self.edge.token(&stay, &self.identity, self.claimed.epoch),
             received,
             subscriptions,
-            refused: Vec::new(),
+            refused,
             lost,
         };
         let event = Event::Reattached(Box::new(reattached));
@@ -221,13 +230,19 @@ impl Visit<'_> {
         let edge = Arc::clone(self.edge);
         let mut stay = Stay::of(&edge, session.clone(), self.hello.encoding, self.hello.address);
         stay.epoch = self.claimed.epoch;
-        let holder = if left.here { None } else { self.holder() };
+        let here = left.held.is_some();
+        let holder = if here { None } else { self.holder() };
         // Listen first, then take over what the other node has heard: what both hear is known by its id.
         let prepared = match &holder {
             Some(node) => matches!(self.ask(node, true).await, Some(Answer::Prepared(true))),
             None => false,
         };
         stay.presence = Some(edge.arrive(&stay.member, self.identity.user.as_ref()).await?);
+        if let Some(held) = left.held.take() {
+            // Only now: answers that are still to come find the session where it is.
+            let claim = v1::Claim { received: None, ..self.claim(false) };
+            left = Left::of(handover::to_node(held, &claim).await);
+        }
         let mut refused = Vec::new();
         self.listen_live(&mut stay, &mut refused).await;
         let handover = match &holder {
@@ -241,7 +256,7 @@ impl Visit<'_> {
         let current = |handover: &v1::Handover| handover.epoch + 1 == self.claimed.epoch;
         let handover = match handover.filter(current) {
             Some(handover) => Some(handover),
-            None if left.here => None,
+            None if here => None,
             None => edge.registry.unpark(&session).await.map_err(Refusal::from)?.filter(current),
         };
         let same = handover.as_ref().is_some_and(|handover| handover.subprotocol == self.hello.encoding.subprotocol());
@@ -252,7 +267,7 @@ impl Visit<'_> {
             (handover, _) => {
                 if let Some(handover) = handover {
                     left = Left::of(handover);
-                } else if !left.here {
+                } else if !here {
                     left.read(&self.claimed);
                 }
                 Ok(self.recovers(stay, left, refused))
@@ -267,7 +282,7 @@ impl Visit<'_> {
         handover: v1::Handover,
         skip: usize,
         prepared: bool,
-        refused: Vec<(ChannelName, Refusal)>,
+        mut refused: Vec<(ChannelName, Refusal)>,
     ) -> Arrival {
         let received = handover.first + skip as u64;
         stay.replay.restart(received);
@@ -276,6 +291,11 @@ impl Visit<'_> {
         for position in &handover.positions {
             let Ok(channel) = ChannelName::parse(&position.channel) else { continue };
             if refused.iter().any(|(name, _)| *name == channel) {
+                continue;
+            }
+            // Also those that the client did not name.
+            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, &channel) {
+                refused.push((channel, refusal.field(position.channel.as_str())));
                 continue;
             }
             let history = self.edge.keeps(&channel);
@@ -297,8 +317,7 @@ impl Visit<'_> {
         }
         let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
-        let (outstanding, lost) =
-            self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));
+        let (outstanding, lost) = self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));
         let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
         let resumed = Resumed {
             session: self.resume.session,
@@ -322,7 +341,7 @@ impl Visit<'_> {
     fn recovers(self, mut stay: Box<Stay>, left: Left, mut refused: Vec<(ChannelName, Refusal)>) -> Arrival {
         stay.replay.restart(0);
         // Those that were joined to take over live messages are joined anew, and told of.
-        stay.seats.clear();
+        stay.leave_channels();
         stay.tell_gap("", GapReason::Failover);
         let mut channels = Vec::new();
         let mut known = Vec::new();
@@ -333,6 +352,8 @@ impl Visit<'_> {
                 }
                 continue;
             }
+            // One that could not be listened to is tried again, and answered by that.
+            refused.retain(|(name, _)| name != channel);
             let (since, presence) = (Since::Offset(*offset), self.watched(channel));
             channels.push(Again { channel: channel.clone(), since, presence, told: true });
             known.push(channel.clone());
@@ -371,7 +392,7 @@ impl Visit<'_> {
                 refused.push((channel.clone(), refusal.field(channel.as_str())));
             } else if !self.edge.keeps(channel) {
                 match actor.listen_now(channel, self.watched(channel)).await {
-                    Ok(listening) => _ = stay.seats.insert(channel.clone(), listening),
+                    Ok(listening) => stay.seat(channel.clone(), listening),
                     Err(refusal) => refused.push((channel.clone(), refusal.field(channel.as_str()))),
                 }
             }
@@ -422,7 +443,7 @@ impl Left {
         let v1::Handover { groups, tags, outstanding, first, .. } = handover;
         // Frames that cannot be gone on with take the answers among them along.
         let outstanding = if first == u64::MAX { outstanding } else { Vec::new() };
-        Self { here: false, groups, tags: tags.into_iter().collect(), outstanding }
+        Self { held: None, groups, tags: tags.into_iter().collect(), outstanding }
     }
 
     /// What the record says, where nobody knows better.

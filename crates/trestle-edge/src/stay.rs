@@ -5,14 +5,14 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
-use trestle_cluster::{FIRST_EPOCH, Seat as PresenceSeat};
+use trestle_cluster::FIRST_EPOCH;
 use trestle_codec::{Encoded, Encoding, Resume, encode};
 use trestle_hub::{Facts, Mail, Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, State, Taken};
@@ -24,23 +24,15 @@ use trestle_wire::{
 use crate::{
     Edge,
     act::{Actor, Wanted},
-    lane::{Done, Lane, Regrouped},
+    lane::{Done, Lane},
+    seats::Listening,
     upgrade::Hello,
 };
 
 /// Longest reason of a kick, in bytes: a close frame has room for 123 (RFC 6455, 5.5).
 const KICK_REASON_BYTES_MAX: usize = 100;
-/// Ids of live messages that are remembered while a client moves to another node: a second at 4,096 messages.
+/// Ids of live messages that are remembered while a client moves to another node, the latest: a second at 4,096 messages.
 const REMEMBERED_MAX: usize = 4096;
-
-/// A channel that is listened to.
-pub(crate) struct Listening {
-    pub(crate) seat: Seat,
-    /// Whether others see the session there, where the namespace has presence.
-    pub(crate) present: Option<PresenceSeat>,
-    /// Whether the client wants to know who comes and goes.
-    pub(crate) watch: Option<Seat>,
-}
 
 /// What others want of the task that owns a stay, by [`Mail::Edge`].
 pub(crate) enum Wish {
@@ -52,6 +44,8 @@ pub(crate) enum Wish {
     Leave(v1::DrainNotice),
     /// Answers that came after the session had moved here.
     Late(Vec<v1::ServerFrame>),
+    /// A group that could not be joined is tried again.
+    Join(GroupName),
     /// The session has gone on elsewhere, without a word to this node.
     Gone,
 }
@@ -82,7 +76,7 @@ pub(crate) struct Stay {
     /// Why an operator or a service has ended it.
     pub(crate) kicked: Option<String>,
     /// Since [`Wish::Remember`]; `None` before.
-    remembered: Option<Vec<u64>>,
+    remembered: Option<VecDeque<u64>>,
     /// Reused between rounds.
     actions: Vec<Action>,
 }
@@ -195,7 +189,7 @@ impl Stay {
         }
         self.actions = actions;
         if !joins.is_empty() || !leaves.is_empty() {
-            self.lane.in_order(self.actor().regroup(joins, leaves, done), 0);
+            self.lane.in_order(self.actor().regroup(joins, leaves, false, done), 0);
         } else if let Some(done) = done {
             // Whoever asked may have gone.
             let _told = done.send(());
@@ -255,8 +249,7 @@ impl Stay {
                 Event::Subscribed { id: 0, channel, result }
             }
             Done::Unseat(channel, event) => {
-                self.seats.remove(&channel);
-                self.member.facts.lock().subscriptions.retain(|name| *name != channel);
+                self.unseat(&channel);
                 event
             }
             Done::Groups(regrouped) => {
@@ -279,37 +272,6 @@ impl Stay {
             }
         };
         self.on(event)
-    }
-
-    /// Keeps a seat. One that is there already stays: the room has the member by that one, and would lose it with it.
-    pub(crate) fn seat(&mut self, channel: ChannelName, mut listening: Listening) {
-        if self.session.state() == State::Pending {
-            // Who is not there is not seen; a resume changes that.
-            listening.present = None;
-        }
-        if let Entry::Vacant(free) = self.seats.entry(channel) {
-            self.member.facts.lock().subscriptions.push(free.key().clone());
-            free.insert(listening);
-        }
-    }
-
-    fn regrouped(&mut self, Regrouped { joined, left, done }: Regrouped) {
-        for (group, seat) in joined {
-            match seat {
-                Ok(seat) => _ = self.groups.entry(group).or_insert(seat),
-                Err(refusal) => {
-                    tracing::warn!(%group, %refusal, session = %self.member.session, "a group is not joined")
-                }
-            }
-        }
-        for group in left {
-            self.groups.remove(&group);
-        }
-        self.member.facts.lock().groups = self.groups.keys().cloned().collect();
-        if let Some(done) = done {
-            // Whoever asked may have gone.
-            let _told = done.send(());
-        }
     }
 
     /// What the lane of a stay that was given away has come to, as frames.
@@ -354,16 +316,6 @@ impl Stay {
         self.remembered = None;
     }
 
-    /// What the session listens to, all of it with nothing missing.
-    pub(crate) fn subscriptions(&self) -> Vec<v1::Subscribed> {
-        let heard = |(channel, listening): (&ChannelName, &Listening)| v1::Subscribed {
-            channel: channel.to_string(),
-            recovered: true,
-            offset: listening.seat.offset(),
-        };
-        self.seats.iter().map(heard).collect()
-    }
-
     /// From now on the ids of live messages are remembered.
     pub(crate) fn remember(&mut self) {
         self.remembered.get_or_insert_default();
@@ -371,7 +323,15 @@ impl Stay {
 
     /// The ids that were.
     pub(crate) fn remembered(&mut self) -> Vec<u64> {
-        self.remembered.take().unwrap_or_default()
+        self.remembered.take().unwrap_or_default().into()
+    }
+
+    /// Takes answers that come from where the session was. One that was given up as lost is not given again.
+    pub(crate) fn heard_late(&mut self, frames: Vec<v1::ServerFrame>) {
+        for v1::ServerFrame { reply_to: id, frame } in frames {
+            let Some(answer) = frame.filter(|_| id == 0 || self.session.is_open(id)) else { continue };
+            _ = self.on(Event::Settled { id, outstanding: false, result: Ok(answer) });
+        }
     }
 
     /// Puts a frame of the gateway's own into the outbox.
@@ -395,9 +355,11 @@ impl Stay {
             Taken::Frame(frame, label) => {
                 if let (Some(remembered), Some(label)) = (&mut self.remembered, label)
                     && label.offset == 0
-                    && remembered.len() < REMEMBERED_MAX
                 {
-                    remembered.push(label.id);
+                    if remembered.len() == REMEMBERED_MAX {
+                        remembered.pop_front();
+                    }
+                    remembered.push_back(label.id);
                 }
                 frame
             }
@@ -406,38 +368,6 @@ impl Stay {
                 let frame = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(gap)) };
                 encode(self.encoding, &frame, &self.edge.schemas.current())
             }
-        }
-    }
-
-    /// What was taken from the outbox cannot be delivered any more, or its rooms not be kept up with.
-    pub(crate) fn give_up_stream(&mut self) {
-        self.broken = true;
-        self.member.outbox.close();
-        self.seats.clear();
-        self.groups.clear();
-    }
-
-    /// The client is not there: others do not see it on its channels.
-    pub(crate) fn disappear(&mut self) {
-        if let Some(presence) = &self.presence {
-            presence.set_away(true);
-        }
-        for listening in self.seats.values_mut() {
-            listening.present = None;
-        }
-    }
-
-    /// It is there again.
-    pub(crate) fn reappear(&mut self) {
-        if let Some(presence) = &self.presence {
-            presence.set_away(false);
-        }
-        let gone = |(channel, listening): (&ChannelName, &Listening)| {
-            (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
-        };
-        let channels: Vec<_> = self.seats.iter().filter_map(gone).collect();
-        if !channels.is_empty() {
-            self.lane.in_order(self.actor().reappear(channels), 0);
         }
     }
 

@@ -1,0 +1,160 @@
+//! What a stay sits in: channels, groups, and what others see of it there.
+//!
+//! What always holds: a channel or a group is sat in once; whoever has no connection is not seen by others.
+
+use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use trestle_auth::Identity;
+use trestle_cluster::Seat as PresenceSeat;
+use trestle_hub::Seat;
+use trestle_session::State;
+use trestle_wire::{ChannelName, GroupName, Refusal, v1};
+
+use crate::{
+    lane::Regrouped,
+    stay::{Stay, Wish},
+};
+
+/// Before a group that could not be joined is tried again: as a room's log.
+const JOIN_PAUSE: Duration = Duration::from_secs(3);
+
+/// A channel that is listened to.
+pub(crate) struct Listening {
+    pub(crate) seat: Seat,
+    /// Whether others see the session there, where the namespace has presence.
+    pub(crate) present: Option<PresenceSeat>,
+    /// Whether the client wants to know who comes and goes.
+    pub(crate) watch: Option<Seat>,
+}
+
+/// Channels.
+impl Stay {
+    /// Keeps a seat. One that is there already stays: the room has the member by that one, and would lose it with it.
+    pub(crate) fn seat(&mut self, channel: ChannelName, mut listening: Listening) {
+        if self.session.state() == State::Pending {
+            // Who is not there is not seen; a resume changes that.
+            listening.present = None;
+        }
+        if let Entry::Vacant(free) = self.seats.entry(channel) {
+            self.member.facts.lock().subscriptions.push(free.key().clone());
+            free.insert(listening);
+        }
+    }
+
+    /// What the session listens to, all of it with nothing missing.
+    pub(crate) fn subscriptions(&self) -> Vec<v1::Subscribed> {
+        let heard = |(channel, listening): (&ChannelName, &Listening)| v1::Subscribed {
+            channel: channel.to_string(),
+            recovered: true,
+            offset: listening.seat.offset(),
+        };
+        self.seats.iter().map(heard).collect()
+    }
+
+    /// Leaves all channels.
+    pub(crate) fn leave_channels(&mut self) {
+        self.seats.clear();
+        self.member.facts.lock().subscriptions.clear();
+    }
+
+    /// Leaves the channels that `identity` may not listen to, and says why.
+    pub(crate) fn leave_forbidden(&mut self, identity: &Identity) -> Vec<(ChannelName, Refusal)> {
+        let refused = |channel: &ChannelName| {
+            let refusal = self.edge.channels.may_subscribe(identity, channel).err()?;
+            Some((channel.clone(), refusal.field(channel.as_str())))
+        };
+        let refused: Vec<_> = self.seats.keys().filter_map(refused).collect();
+        refused.iter().for_each(|(channel, _)| self.unseat(channel));
+        refused
+    }
+
+    /// Leaves a channel.
+    pub(crate) fn unseat(&mut self, channel: &ChannelName) {
+        self.seats.remove(channel);
+        self.member.facts.lock().subscriptions.retain(|name| name != channel);
+    }
+}
+
+/// Groups.
+impl Stay {
+    /// Takes what a change of groups has come to.
+    pub(crate) fn regrouped(&mut self, Regrouped { joined, left, late, done }: Regrouped) {
+        for (group, seat) in joined {
+            match seat {
+                Ok(seat) => {
+                    if late {
+                        self.tell_gap("", v1::GapReason::Failover);
+                    }
+                    self.groups.entry(group).or_insert(seat);
+                }
+                Err(refusal) => {
+                    tracing::warn!(%group, %refusal, session = %self.member.session, "a group is joined later");
+                    self.join_later(group);
+                }
+            }
+        }
+        for group in left {
+            self.groups.remove(&group);
+        }
+        self.member.facts.lock().groups = self.groups.keys().cloned().collect();
+        if let Some(done) = done {
+            // Whoever asked may have gone.
+            let _told = done.send(());
+        }
+    }
+
+    /// Tries a group again in a while.
+    fn join_later(&self, group: GroupName) {
+        let member = Arc::downgrade(&self.member);
+        self.edge.background.spawn(async move {
+            sleep(JOIN_PAUSE).await;
+            if let Some(member) = member.upgrade() {
+                let _sent = Wish::Join(group).send(&member);
+            }
+        });
+    }
+
+    /// Joins a group that the session should be in; what was pushed there meanwhile is told as lost.
+    pub(crate) fn join(&mut self, group: GroupName) {
+        let wanted = self.session.groups().any(|name| *name == group);
+        if wanted && !self.broken && !self.groups.contains_key(&group) {
+            self.lane.in_order(self.actor().regroup(vec![group], Vec::new(), true, None), 0);
+        }
+    }
+}
+
+/// Being there.
+impl Stay {
+    /// What was taken from the outbox cannot be delivered any more, or its rooms not be kept up with.
+    pub(crate) fn give_up_stream(&mut self) {
+        self.broken = true;
+        self.member.outbox.close();
+        self.seats.clear();
+        self.groups.clear();
+    }
+
+    /// The client is not there: others do not see it on its channels.
+    pub(crate) fn disappear(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.set_away(true);
+        }
+        for listening in self.seats.values_mut() {
+            listening.present = None;
+        }
+    }
+
+    /// It is there again.
+    pub(crate) fn reappear(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.set_away(false);
+        }
+        let gone = |(channel, listening): (&ChannelName, &Listening)| {
+            (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
+        };
+        let channels: Vec<_> = self.seats.iter().filter_map(gone).collect();
+        if !channels.is_empty() {
+            self.lane.in_order(self.actor().reappear(channels), 0);
+        }
+    }
+}

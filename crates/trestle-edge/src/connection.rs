@@ -412,6 +412,9 @@ impl Connection {
             if self.write(socket, &frames).is_some() {
                 return Some(CloseCode::Internal);
             }
+        } else {
+            // Its window has just ended: the client begins anew.
+            return Some(CloseCode::Restart);
         }
         if !had.is_empty() {
             self.drop_had(&had);

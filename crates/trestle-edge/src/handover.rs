@@ -58,6 +58,8 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
 /// Leaves what waits for a session whose node stops where the next node finds it.
 pub(crate) async fn park(mut stay: Box<Stay>) {
     let edge = Arc::clone(&stay.edge);
+    // Found until it lies where it is looked for next: who asks before that waits.
+    let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
     if handover.first != u64::MAX {
         // Their answers are among the frames, or came before them; others will not come any more.
@@ -69,6 +71,8 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
             tracing::warn!(%error, session = handover.session_id, "what waits for a session could not be kept")
         }
     }
+    stay.presence = presence;
+    stay.leave_all();
 }
 
 /// How many of the handover's frames a client has had that counts `received`; `None` if some are missing before them.
@@ -103,7 +107,13 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     handover.live_ids = stay.remembered();
     handover.frames =
         stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
-    for taken in rest(&stay.member).await {
+    let Some(rest) = rest(&stay.member).await else {
+        tracing::warn!(session = handover.session_id, "what was spilled for a session cannot be read back");
+        handover.frames.clear();
+        handover.first = u64::MAX;
+        return handover;
+    };
+    for taken in rest {
         if let Taken::Frame(_, Some(label)) = &taken
             && label.offset == 0
         {
@@ -114,15 +124,16 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     handover
 }
 
-/// All that waits for a member, also on the disk; what cannot be read back is left out.
-async fn rest(member: &Member) -> Vec<Taken> {
+/// All that waits for a member, also on the disk; `None` if some of it cannot be read back.
+async fn rest(member: &Member) -> Option<Vec<Taken>> {
     member.outbox.close();
     let mut waiting = Vec::new();
     loop {
         let before = waiting.len();
         let read = poll_fn(|context| member.outbox.poll_rest(context, REST_AT_ONCE, &mut waiting)).await;
-        if read.is_err() || waiting.len() == before {
-            return waiting;
+        read.ok()?;
+        if waiting.len() == before {
+            return Some(waiting);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use prost::Message as _;
 use tokio::{
     sync::{broadcast, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use trestle_bus::{BusError, Heard, Message, Subject};
 use trestle_hub::Member;
@@ -27,6 +27,10 @@ use crate::{
 
 /// How long a client's task may take to give up its stay: it does so between two steps.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long what is left of a session that is another node's now is kept for that node's claim: it claims at once, after
+/// it listens to what the session listens to.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 
 impl Edge {
     /// Listens for the others as long as the bus lives.
@@ -69,10 +73,16 @@ impl Edge {
                 Err(broadcast::error::RecvError::Closed) => return,
             };
             let Some(edge) = edge.upgrade() else { return };
-            if let Some(member) = edge.hub.member(&session) {
-                // Without room in its mailbox its task has other ends before it.
-                let _sent = Wish::Gone.send(&member);
-            }
+            let Some(member) = edge.hub.member(&session) else { continue };
+            let member = Arc::downgrade(&member);
+            edge.background.spawn(async move {
+                // The node that has it now may be about to ask for what is here.
+                sleep(GONE_AFTER).await;
+                if let Some(member) = member.upgrade() {
+                    // Without room in its mailbox its task has other ends before it.
+                    let _sent = Wish::Gone.send(&member);
+                }
+            });
         }
     }
 

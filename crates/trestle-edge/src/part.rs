@@ -46,9 +46,11 @@ pub(crate) async fn part(edge: &Arc<Edge>, mut stay: Box<Stay>, end: End) {
         edge.tasks.spawn(pending::keep(stay));
         return;
     }
+    // First of all, so that nobody resumes what is about to end.
+    _ = stay.on(Event::Goodbye);
+    stay.leave_all();
     // What the client sent before it went is done; whoever waits longer than that waits for nobody.
     let _in_time = timeout(edge.config.close_timeout, stay.lane.finish()).await;
-    _ = stay.on(Event::Goodbye);
 }
 
 /// How a connection ends.

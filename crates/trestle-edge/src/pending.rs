@@ -5,7 +5,7 @@
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use trestle_hub::Mail;
 use trestle_session::{Event, State};
 
@@ -26,12 +26,16 @@ enum Came {
     Overflow,
     Window,
     Drain,
+    Stop,
 }
 
 /// Keeps `stay` until its client comes back or its time is over.
 pub(crate) async fn keep(mut stay: Box<Stay>) {
     let drain = stay.edge.drain.clone().cancelled_owned();
-    tokio::pin!(drain);
+    let stop = stay.edge.stop.clone().cancelled_owned();
+    tokio::pin!(drain, stop);
+    // Once the node stops: until when requests may end.
+    let mut leaving = None;
     let _counted = stay.edge.metrics.pend();
     let most = i64::try_from(stay.edge.config.pending_max).unwrap_or(i64::MAX);
     if stay.edge.metrics.pending.get() > most {
@@ -39,7 +43,11 @@ pub(crate) async fn keep(mut stay: Box<Stay>) {
         stay.give_up_stream();
     }
     while stay.session.state() == State::Pending {
-        let mut window = std::pin::pin!(sleep_until(Instant::from_std(stay.session.wakes_at())));
+        if leaving.is_some() && stay.lane.is_idle() {
+            return handover::park(stay).await;
+        }
+        let ends = leaving.unwrap_or_else(|| Instant::from_std(stay.session.wakes_at()));
+        let mut window = std::pin::pin!(sleep_until(ends));
         let came = poll_fn(|context| {
             if let Poll::Ready(mail) = stay.member.mail.poll_next(context) {
                 return Poll::Ready(Came::Mail(mail));
@@ -50,8 +58,11 @@ pub(crate) async fn keep(mut stay: Box<Stay>) {
             if !stay.broken && stay.member.outbox.poll_overflow(context).is_ready() {
                 return Poll::Ready(Came::Overflow);
             }
-            if drain.as_mut().poll(context).is_ready() {
+            if leaving.is_none() && drain.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Came::Drain);
+            }
+            if leaving.is_some() && stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Came::Stop);
             }
             window.as_mut().poll(context).map(|()| Came::Window)
         });
@@ -62,10 +73,15 @@ pub(crate) async fn keep(mut stay: Box<Stay>) {
             },
             Came::Done(done) => _ = stay.done(done),
             Came::Overflow => stay.give_up_stream(),
-            Came::Window => _ = stay.on(Event::Tick),
-            Came::Drain => return leave(stay).await,
+            Came::Window if leaving.is_none() => _ = stay.on(Event::Tick),
+            Came::Drain => leaving = Some(Instant::now() + PARK_WAIT),
+            Came::Window | Came::Stop => {
+                tracing::debug!(session = %stay.member.session, "requests of a session are cut, as its node stops");
+                return handover::park(stay).await;
+            }
         }
     }
+    stay.leave_all();
 }
 
 /// Does what others want; `None` if the stay went with it.
@@ -87,18 +103,4 @@ fn take(mut stay: Box<Stay>, mail: Mail) -> Option<Box<Stay>> {
         },
     }
     Some(stay)
-}
-
-/// The node stops: what is in flight ends, and the rest is left for the node that the client comes to.
-async fn leave(mut stay: Box<Stay>) {
-    let ended = timeout(PARK_WAIT, async {
-        while !stay.lane.is_idle() {
-            let done = stay.lane.next().await;
-            _ = stay.done(done);
-        }
-    });
-    if ended.await.is_err() {
-        tracing::debug!(session = %stay.member.session, "requests of a session are cut, as its node stops");
-    }
-    handover::park(stay).await;
 }

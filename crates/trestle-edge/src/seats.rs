@@ -58,6 +58,14 @@ impl Stay {
         self.member.facts.lock().subscriptions.clear();
     }
 
+    /// Leaves everything: what comes from now on finds no session here, and who waits for its task is told.
+    pub(crate) fn leave_all(&mut self) {
+        self.leave_channels();
+        self.groups.clear();
+        self.presence = None;
+        drop(self.member.mail.close());
+    }
+
     /// Leaves the channels that `identity` may not listen to, and says why.
     pub(crate) fn leave_forbidden(&mut self, identity: &Identity) -> Vec<(ChannelName, Refusal)> {
         let refused = |channel: &ChannelName| {

@@ -37,9 +37,13 @@ pub(crate) struct Sessions {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct SessionList {
     sessions: Vec<Session>,
     more: bool,
+    /// An older gateway does not say.
+    #[serde(default)]
+    silent_nodes: Vec<String>,
 }
 
 /// `trestle.v1.SessionInfo` in JSON.
@@ -68,6 +72,10 @@ impl Sessions {
                 && let Some(last) = list.sessions.last()
             {
                 output::remark(format!("there are more: --after {}", last.session_id));
+            }
+            if !list.silent_nodes.is_empty() {
+                let nodes = list.silent_nodes.join(", ");
+                output::remark(format!("without the sessions of nodes that did not answer in time: {nodes}"));
             }
             let head =
                 ["SESSION", "STATE", "USER", "NODE", "ADDRESS", "HEARTBEAT", "QUEUE", "CHANNELS", "GROUPS", "TAGS"];

@@ -97,32 +97,52 @@ impl Config {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let mut must = |holds: bool, fault: &str| {
+        let mut must = |holds: bool, fault: String| {
             if !holds {
-                faults.push(fault.to_owned());
+                faults.push(fault);
             }
         };
-        must(self.max_in_flight_default >= 1, "max_in_flight_default must be at least 1");
+        let Self { max_in_flight_default, max_in_flight_max, ack_wait, credit_wait, .. } = self;
+        let Self { keepalive_interval, keepalive_timeout, ask_wait, .. } = self;
+        must(*max_in_flight_default >= 1, "max_in_flight_default (0) must be at least 1".into());
         must(
-            self.max_in_flight_default <= self.max_in_flight_max,
-            "max_in_flight_default must not be above max_in_flight_max",
+            max_in_flight_default <= max_in_flight_max,
+            format!(
+                "max_in_flight_default ({max_in_flight_default}) must not be above max_in_flight_max ({max_in_flight_max})"
+            ),
         );
-        must(self.max_in_flight_max <= 65_536, "max_in_flight_max must not be above 65536");
-        must(self.ack_wait >= Duration::from_secs(1), "ack_wait must be at least 1s");
-        must(self.credit_wait < self.ack_wait, "credit_wait must be below ack_wait");
-        must(self.waiting_max >= 1, "waiting_max must be at least 1");
-        must((1..=65_536).contains(&self.push_window), "push_window must be 1 to 65536");
-        must(!self.request_timeout_max.is_zero(), "request_timeout_max must not be 0");
-        must(!self.count_quiet.is_zero(), "count_quiet must not be 0");
-        must(self.ask_wait > Duration::from_secs(2), "ask_wait must be above 2s, which a node gives its sessions");
-        must(!self.hello_timeout.is_zero(), "hello_timeout must not be 0");
-        must(!self.keepalive_interval.is_zero(), "keepalive_interval must not be 0");
-        must(!self.keepalive_timeout.is_zero(), "keepalive_timeout must not be 0");
+        must(*max_in_flight_max <= 65_536, format!("max_in_flight_max ({max_in_flight_max}) must not be above 65536"));
+        must(*ack_wait >= Duration::from_secs(1), format!("ack_wait ({ack_wait:?}) must be at least 1s"));
+        must(credit_wait < ack_wait, format!("credit_wait ({credit_wait:?}) must be below ack_wait ({ack_wait:?})"));
+        must(self.waiting_max >= 1, "waiting_max (0) must be at least 1".into());
         must(
-            self.keepalive_interval + self.keepalive_timeout < self.ack_wait,
-            "keepalive_interval + keepalive_timeout must be below ack_wait, or a dead instance is noticed too late",
+            (1..=65_536).contains(&self.push_window),
+            format!("push_window ({}) must be 1 to 65536", self.push_window),
         );
-        must(self.message_bytes_max >= 1024, "message_bytes_max must be at least 1024");
+        must(
+            *ask_wait > Duration::from_secs(2),
+            format!("ask_wait ({ask_wait:?}) must be above 2s, which a node gives its sessions"),
+        );
+        for (key, value) in [
+            ("request_timeout_max", self.request_timeout_max),
+            ("count_quiet", self.count_quiet),
+            ("hello_timeout", self.hello_timeout),
+            ("keepalive_interval", *keepalive_interval),
+            ("keepalive_timeout", *keepalive_timeout),
+        ] {
+            must(!value.is_zero(), format!("{key} (0s) must be more than 0"));
+        }
+        must(
+            *keepalive_interval + *keepalive_timeout < *ack_wait,
+            format!(
+                "keepalive_interval ({keepalive_interval:?}) and keepalive_timeout ({keepalive_timeout:?}) together must be \
+                 below ack_wait ({ack_wait:?}), or a dead instance is noticed too late"
+            ),
+        );
+        must(
+            self.message_bytes_max >= 1024,
+            format!("message_bytes_max ({}) must be at least 1024", self.message_bytes_max),
+        );
         faults
     }
 }
@@ -140,8 +160,10 @@ mod tests {
     fn values_that_disagree_are_named_together() {
         let config = Config { ack_wait: Duration::from_secs(2), max_in_flight_default: 0, ..Config::default() };
         let faults = config.faults().join("\n");
-        assert!(faults.contains("max_in_flight_default must be at least 1"), "{faults}");
-        assert!(faults.contains("keepalive_interval + keepalive_timeout must be below ack_wait"), "{faults}");
+        assert!(faults.contains("max_in_flight_default (0) must be at least 1"), "{faults}");
+        for key in ["keepalive_interval (10s)", "keepalive_timeout (5s)", "ack_wait (2s)"] {
+            assert!(faults.contains(key), "{key}: {faults}");
+        }
     }
 
     #[test]

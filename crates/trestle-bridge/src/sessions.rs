@@ -26,7 +26,7 @@ const MEMBERS_MAX: usize = 1000;
 const LISTABLE: &str = "session, user, group, tags, everyone";
 
 impl Shared {
-    /// The sessions of all nodes, in the order of their ids.
+    /// The sessions of all nodes, in the order of their ids, and which nodes did not answer.
     ///
     /// # Errors
     /// Those of the input, what a node refused, and those of the bus.
@@ -59,11 +59,10 @@ impl Shared {
         }
         let silent: Vec<_> =
             self.nodes().into_iter().filter(|node| is_edge(node) && !heard.contains(&node.node)).collect();
-        if !silent.is_empty() {
-            let silent: Vec<_> = silent.into_iter().map(|node| node.node).collect();
-            tracing::warn!(nodes = silent.join(", "), "the list of sessions lacks those of nodes that did not answer");
-        }
-        Ok(merge(pages, limit))
+        Ok(v1::ListSessionsResponse {
+            silent_nodes: silent.into_iter().map(|node| node.node).collect(),
+            ..merge(pages, limit)
+        })
     }
 
     fn check_listing(&self, request: &v1::ListSessionsRequest) -> Result<(), Refusal> {
@@ -130,7 +129,7 @@ fn merge(pages: Vec<v1::ListSessionsResponse>, limit: usize) -> v1::ListSessions
     let sessions = sessions.into_values();
     let page = sessions.take_while(|session| known.as_ref().is_none_or(|known| session.session_id <= *known));
     let page: Vec<_> = page.take(limit).collect();
-    v1::ListSessionsResponse { more: more_anywhere || page.len() < all, sessions: page }
+    v1::ListSessionsResponse { more: more_anywhere || page.len() < all, sessions: page, silent_nodes: Vec::new() }
 }
 
 /// Grows with how much of a session's life is at the node that tells of it.
@@ -147,7 +146,7 @@ mod tests {
 
     fn page(ids: &[&str], more: bool) -> v1::ListSessionsResponse {
         let sessions = ids.iter().map(|id| v1::SessionInfo { session_id: (*id).into(), ..v1::SessionInfo::default() });
-        v1::ListSessionsResponse { sessions: sessions.collect(), more }
+        v1::ListSessionsResponse { sessions: sessions.collect(), more, silent_nodes: Vec::new() }
     }
 
     fn ids(page: &v1::ListSessionsResponse) -> Vec<&str> {
@@ -178,7 +177,7 @@ mod tests {
                 heartbeat_age: Some(prost_types::Duration { seconds, nanos: 0 }),
                 ..v1::SessionInfo::default()
             }],
-            more: false,
+            ..v1::ListSessionsResponse::default()
         };
         use v1::SessionState::{Active, Pending};
         for (pages, holder) in [

@@ -116,7 +116,7 @@ async fn sessions_are_asked_of_all_nodes_with_a_limit() {
             ids.map(|id| v1::SessionInfo { session_id: id.to_string(), ..Default::default() }).collect();
         let more = sessions.len() > request.limit as usize;
         let sessions = sessions.into_iter().take(request.limit as usize).collect();
-        let answer = Some(Answer::Sessions(v1::ListSessionsResponse { sessions, more }));
+        let answer = Some(Answer::Sessions(v1::ListSessionsResponse { sessions, more, silent_nodes: Vec::new() }));
         Some(v1::NodeAnswer { node: "edge-1".into(), answer })
     };
     let (mut asked, _node) = answering(&house, &house.subjects.ask_all(), answer).await;
@@ -131,6 +131,7 @@ async fn sessions_are_asked_of_all_nodes_with_a_limit() {
     assert_eq!((page.sessions.len(), page.more), (2, true));
     let rest = admin.list_sessions(request(2, &page.sessions[1].session_id)).await.expect("listed").into_inner();
     assert_eq!((rest.sessions[0].session_id.as_str(), rest.more), (session(3).as_str(), false));
+    assert_eq!(rest.silent_nodes, [""; 0]);
     for (given, asked_for) in [(0, 100), (5000, 1000)] {
         admin.list_sessions(request(given, "")).await.expect("listed");
         let limits = std::iter::from_fn(|| asked.try_recv().ok()).filter_map(|ask| match ask.ask {
@@ -139,6 +140,23 @@ async fn sessions_are_asked_of_all_nodes_with_a_limit() {
         });
         assert_eq!(limits.last(), Some(asked_for));
     }
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_answer_are_named_beside_the_sessions_of_those_that_do() {
+    let house = House::start().await;
+    house.alive.edge("edge-1", 1);
+    house.alive.edge("edge-2", 1);
+    let info = || v1::SessionInfo { session_id: session(1).to_string(), ..v1::SessionInfo::default() };
+    let answer = move |_: &v1::NodeAsk| {
+        let page = v1::ListSessionsResponse { sessions: vec![info()], ..v1::ListSessionsResponse::default() };
+        Some(v1::NodeAnswer { node: "edge-1".into(), answer: Some(Answer::Sessions(page)) })
+    };
+    let (_asked, _node) = answering(&house, &house.subjects.ask_all(), answer).await;
+    let mut admin = AdminClient::new(house.connect().await);
+    let page = admin.list_sessions(v1::ListSessionsRequest::default()).await.expect("listed").into_inner();
+    assert_eq!((page.sessions.len(), page.more), (1, false));
+    assert_eq!(page.silent_nodes, ["edge-2"]);
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ async fn nodes_and_their_sessions_are_listed() {
         queue_bytes: 12,
         ..v1::SessionInfo::default()
     };
-    let page = v1::ListSessionsResponse { sessions: vec![session], more: false };
+    let page = v1::ListSessionsResponse { sessions: vec![session], ..v1::ListSessionsResponse::default() };
     let answer = v1::NodeAnswer { node: "edge-1".into(), answer: Some(Answer::Sessions(page)) };
     let mut asked = house.hear(&house.subjects.ask_all()).await;
     let _node = node(&house, &house.subjects.ask_all(), answer).await;

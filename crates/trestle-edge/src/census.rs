@@ -44,7 +44,7 @@ impl Edge {
             sessions.push(info);
         }
         let more = members.len() > sessions.len();
-        Ok(v1::ListSessionsResponse { sessions, more })
+        Ok(v1::ListSessionsResponse { sessions, more, silent_nodes: Vec::new() })
     }
 
     fn session_info(&self, member: &Member) -> v1::SessionInfo {

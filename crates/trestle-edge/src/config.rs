@@ -139,8 +139,11 @@ impl EdgeConfig {
                 faults.push(format!("edge.{key} ({bytes}) must be from 4096 to 16777216"));
             }
         }
-        if self.connection_age_max.is_some_and(|age| age < Duration::from_secs(60)) {
-            faults.push(format!("edge.connection_age_max ({:?}) must be at least 1m", self.connection_age_max));
+        if let Some(age) = self.connection_age_max.filter(|age| *age <= self.drain_grace) {
+            faults.push(format!(
+                "edge.connection_age_max ({age:?}) must be more than edge.drain_grace ({:?}), in which a client leaves",
+                self.drain_grace
+            ));
         }
         if let Some(endpoint) = &self.endpoint
             && !endpoint.starts_with("ws://")

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trestle_auth::{AuthConfig, Channels, ChannelsConfig, Gate, InboxConfig};
 use trestle_bus_nats::NatsConfig;
-use trestle_cluster::ClusterConfig;
+use trestle_cluster::{Beside, ClusterConfig};
 use trestle_edge::EdgeConfig;
 use trestle_session::SessionConfig;
 use trestle_spill::SpillConfig;
@@ -26,7 +26,7 @@ pub(crate) use print::commented;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Address for clients and for HTTP: `/ws`, `/v1/push`, `/metrics`, `/healthz`, `/readyz`, the page at `/`. Port 0
+    /// Address for clients and for HTTP: `/ws`, `/v1/...`, `/metrics`, `/healthz`, `/readyz`, the page at `/`. Port 0
     /// takes a free one. Loopback by default: nothing is open to the network unless you say so.
     pub(crate) listen: SocketAddr,
     /// Address for services, by gRPC.
@@ -56,9 +56,9 @@ pub(crate) struct Config {
     pub(crate) drain_timeout: Duration,
     /// Whether an edge serves the page at `/`, on which messages can be tried in a browser.
     pub(crate) page: bool,
-    /// Whom `/v1/push`, `/v1/reload` and `/v1/routes` answer: `loopback` (programs on this machine; others get 403),
-    /// `everyone`, `off`. They ask for no token: whoever may call them can push to every client. Behind a proxy on the
-    /// same machine every peer is loopback; let it pass `/ws` only, or take `off`.
+    /// Whom the HTTP API (all paths below `/v1/`) answers: `loopback` (programs on this machine; others get 403),
+    /// `everyone`, `off`. It asks for no token: whoever may call it can push to every client, end sessions and drain
+    /// nodes. Behind a proxy on the same machine every peer is loopback; let it pass `/ws` only, or take `off`.
     pub(crate) http_api: HttpApi,
     /// Clients' sockets.
     pub(crate) edge: EdgeConfig,
@@ -177,7 +177,11 @@ impl Config {
         }
         faults.extend(Channels::new(&self.channels, &self.inbox).err().unwrap_or_default());
         faults.extend(self.spill.faults(self.session.outbox_bytes_max));
-        faults.extend(self.cluster.faults(self.session.resume_window));
+        faults.extend(self.cluster.faults(&Beside {
+            resume_window: self.session.resume_window,
+            noticed_after: self.noticed_after(),
+            outbox_bytes_max: self.session.outbox_bytes_max,
+        }));
         faults.extend(self.windows_fit());
         faults.extend(self.edge.faults());
         faults.extend(self.session.faults());
@@ -206,25 +210,49 @@ impl Config {
         faults
     }
 
+    /// How much later at most the loss of a connection is noticed.
+    fn noticed_after(&self) -> Duration {
+        self.session.ping_interval + self.session.pong_timeout
+    }
+
     /// What a session can be resumed for must still be there then.
     fn windows_fit(&self) -> Vec<String> {
         let window = self.session.resume_window;
-        let kept =
-            self.channels.namespaces.iter().filter_map(|(name, namespace)| Some((name, namespace.history.as_ref()?)));
-        let short = kept.filter(|(_, history)| history.ttl < window);
+        // The client has heard nothing since before the loss was noticed.
+        let away = window + self.noticed_after();
+        let kept = self.channels.namespaces.iter().filter_map(|(name, namespace)| {
+            Some((format!("channels.namespaces.{name}.history.ttl"), namespace.history.as_ref()?.ttl))
+        });
+        let kept = kept.chain([("inbox.ttl".to_owned(), self.inbox.ttl)]);
+        let short = kept.filter(|(_, ttl)| !window.is_zero() && *ttl < away);
         let mut faults: Vec<_> = short
-            .map(|(name, history)| {
+            .map(|(key, ttl)| {
                 format!(
-                    "channels.namespaces.{name}.history.ttl ({:?}) must not be less than session.resume_window ({window:?}): a \
-                     client that resumes late would miss messages",
-                    history.ttl
+                    "{key} ({ttl:?}) must not be less than session.resume_window ({window:?}), session.ping_interval ({:?}) \
+                     and session.pong_timeout ({:?}) together: a client that resumes late would miss messages",
+                    self.session.ping_interval, self.session.pong_timeout
                 )
             })
             .collect();
-        if self.edge.resume_token_ttl < window {
+        let token = self.edge.resume_token_ttl;
+        if token < window {
             faults.push(format!(
-                "edge.resume_token_ttl ({:?}) must not be less than session.resume_window ({window:?})",
-                self.edge.resume_token_ttl
+                "edge.resume_token_ttl ({token:?}) must not be less than session.resume_window ({window:?})"
+            ));
+        }
+        // A connection lives up to a tenth longer.
+        if let Some(age) = self.edge.connection_age_max.filter(|age| age.mul_f64(1.1) + window > token) {
+            faults.push(format!(
+                "edge.resume_token_ttl ({token:?}) must be more than edge.connection_age_max ({age:?}), a tenth of it and \
+                 session.resume_window ({window:?}): a connection that is moved for its age could not go on"
+            ));
+        }
+        let grace = self.edge.drain_grace;
+        if grace * 3 >= self.drain_timeout {
+            faults.push(format!(
+                "edge.drain_grace ({grace:?}) must be less than a third of drain_timeout ({:?}): clients are asked to leave \
+                 in the first third, less their grace",
+                self.drain_timeout
             ));
         }
         faults
@@ -268,6 +296,42 @@ mod tests {
         for part in ["bus: \"kafka://x\"", "subject_prefix: \"a..b\"", "bridge.request_timeout_max"] {
             assert!(faults.contains(part), "{part} is not in:\n{faults}");
         }
+    }
+
+    #[test]
+    fn windows_that_do_not_fit_are_named_with_what_they_must_fit_to() {
+        let faults = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.faults().join("\n")
+        };
+        let seconds = Duration::from_secs;
+        let ttl = |config: &mut Config, ttl| {
+            let room = config.channels.namespaces.get_mut("room").and_then(|room| room.history.as_mut());
+            room.expect("the default has it").ttl = ttl;
+        };
+        // 60 s, and 35 s until the loss is noticed.
+        assert_eq!(faults(&|config| ttl(config, seconds(95))), "");
+        let short = faults(&|config| ttl(config, seconds(94)));
+        assert!(short.starts_with("channels.namespaces.room.history.ttl (94s)"), "{short}");
+        assert!(
+            short.contains("session.resume_window (60s)") && short.contains("session.pong_timeout (10s)"),
+            "{short}"
+        );
+        assert!(faults(&|config| config.inbox.ttl = seconds(94)).starts_with("inbox.ttl (94s)"));
+        let unresumed = |config: &mut Config| {
+            ttl(config, seconds(1));
+            config.session.resume_window = Duration::ZERO;
+        };
+        assert_eq!(faults(&unresumed), "", "where nothing is resumed, nothing need be kept for it");
+
+        let old = |config: &mut Config, age| config.edge.connection_age_max = Some(age);
+        assert_eq!(faults(&|config| old(config, seconds(21 * 3600))), "");
+        assert!(faults(&|config| old(config, seconds(22 * 3600))).starts_with("edge.resume_token_ttl (86400s)"));
+
+        assert!(faults(&|config| config.edge.drain_grace = seconds(10)).starts_with("edge.drain_grace (10s)"));
+        let crowd = faults(&|config| config.cluster.presence_members_max = 2000);
+        assert!(crowd.contains("cluster.presence_members_max (2000)"), "{crowd}");
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Node {
         tracing::info!(?deadline, "draining");
         // 1. Intake: load balancers see red on HTTP, which still answers; the edge upgrades no more.
         self.status.drain();
+        self.nodes.set_draining();
         // 2. In flight: clients first, since services answer them.
         if let Some(edge) = &self.edge {
             edge.drain(deadline - deadline / SERVICES_SHARE).await;

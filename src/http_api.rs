@@ -1,4 +1,4 @@
-//! Who may use the HTTP API: `/v1/push`, `/v1/reload`, `/v1/routes`.
+//! Who may use the HTTP API: all paths below `/v1/`.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -19,7 +19,7 @@ pub struct AuthConfig {
     pub anonymous: bool,
     /// File with the secret of HS256 tokens, at least 32 bytes; white space at its end is ignored. Without it no token
     /// is accepted. `sub` is the user, `scope` the scopes separated by spaces, `groups` an array of the groups that the user's
-    /// sessions are in, `tags` an object of their tags; `sub` and `exp` are required.
+    /// sessions are in (at most 32), `tags` an object of their tags (at most 32); `sub` and `exp` are required.
     pub hs256_secret_file: Option<PathBuf>,
     /// Value that a token's `iss` must have, if set.
     pub issuer: Option<String>,

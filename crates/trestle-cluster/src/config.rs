@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A connection that is lost is noticed this much later at most: `session.ping_interval` and `pong_timeout` by default.
-const NOTICED_AFTER: Duration = Duration::from_secs(35);
+/// Bytes of a member where it is told by name: a session id of 97, a user of 128, and what frames them, also in JSON.
+const MEMBER_BYTES_MAX: usize = 256;
 
 /// How nodes find each other, and how long what they tell is believed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -25,9 +25,9 @@ pub struct ClusterConfig {
     /// that store can read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume_secret_file: Option<PathBuf>,
-    /// How long the record of a session is kept without being written again, which its node does after half of it. More
-    /// than twice `session.resume_window` and a minute, so that a session outlives its node. 100,000 sessions / 5 min
-    /// are 333 writes a second.
+    /// How long the record of a session is kept without being written again, which its node does after half of it. At
+    /// least twice `session.resume_window`, `session.ping_interval` and `session.pong_timeout` together, so that a
+    /// session outlives its node. 100,000 sessions / 5 min are 333 writes a second.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub record_ttl: Duration,
@@ -40,7 +40,8 @@ pub struct ClusterConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub presence_interval: Duration,
-    /// Most sessions on a channel that are told by name; of more, only the counts. 1,000 x about 100 B = 100 KB a frame.
+    /// Most sessions on a channel that are told by name; of more, only the counts. 1,000 x about 100 B = 100 KB a frame, at
+    /// 256 B at worst it must fit into `session.outbox_bytes_max`.
     pub presence_members_max: usize,
 }
 
@@ -59,12 +60,16 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Everything that is wrong with it beside `session.resume_window`, a sentence per key.
+    /// Everything that is wrong with it beside sessions as they are set, a sentence per key.
     #[must_use]
-    pub fn faults(&self, resume_window: Duration) -> Vec<String> {
+    pub fn faults(&self, sessions: &Beside) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.heartbeat_interval.is_zero() {
-            faults.push("cluster.heartbeat_interval must be more than 0".into());
+        for (key, value) in
+            [("heartbeat_interval", self.heartbeat_interval), ("presence_interval", self.presence_interval)]
+        {
+            if value.is_zero() {
+                faults.push(format!("cluster.{key} must be more than 0"));
+            }
         }
         if self.node_timeout < self.heartbeat_interval * 3 {
             faults.push(format!(
@@ -75,33 +80,70 @@ impl ClusterConfig {
         if self.node_timeout.subsec_nanos() != 0 {
             faults.push(format!("cluster.node_timeout ({:?}) must be whole seconds", self.node_timeout));
         }
-        let least = self.record_ttl_min(resume_window);
+        let Beside { resume_window, noticed_after, outbox_bytes_max } = *sessions;
+        // A record was written up to half its life before its node died; the rest must hold until the loss is noticed and
+        // for the window.
+        let least = (resume_window + noticed_after) * 2;
         if self.record_ttl < least {
             faults.push(format!(
-                "cluster.record_ttl ({:?}) must be at least {least:?}, for session.resume_window ({resume_window:?})",
+                "cluster.record_ttl ({:?}) must be at least {least:?}: twice session.resume_window ({resume_window:?}) and \
+                 session.ping_interval and session.pong_timeout ({noticed_after:?} together)",
                 self.record_ttl
             ));
         }
-        if self.presence_interval.is_zero() {
-            faults.push("cluster.presence_interval must be more than 0".into());
+        let bytes = self.presence_members_max.saturating_mul(MEMBER_BYTES_MAX);
+        if bytes > outbox_bytes_max {
+            faults.push(format!(
+                "cluster.presence_members_max ({}) must be at most {}: at {MEMBER_BYTES_MAX} bytes each they must fit into \
+                 session.outbox_bytes_max ({outbox_bytes_max})",
+                self.presence_members_max,
+                outbox_bytes_max / MEMBER_BYTES_MAX
+            ));
         }
         faults
     }
+}
 
-    /// A record was written up to half its life before its node died; the rest must hold until the loss is noticed and
-    /// for the window.
-    fn record_ttl_min(&self, resume_window: Duration) -> Duration {
-        (resume_window + NOTICED_AFTER) * 2
-    }
+/// What the config says of sessions, of what must fit to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// How long a session waits for its client (`session.resume_window`).
+    pub resume_window: Duration,
+    /// How much later at most a lost connection is noticed (`session.ping_interval` and `session.pong_timeout`).
+    pub noticed_after: Duration,
+    /// What waits for one client (`session.outbox_bytes_max`).
+    pub outbox_bytes_max: usize,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BESIDE: Beside = Beside {
+        resume_window: Duration::from_secs(60),
+        noticed_after: Duration::from_secs(35),
+        outbox_bytes_max: 256 * 1024,
+    };
+
     #[test]
     fn the_default_is_sound() {
-        assert_eq!(ClusterConfig::default().faults(Duration::from_secs(60)), Vec::<String>::new());
+        assert_eq!(ClusterConfig::default().faults(&BESIDE), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_record_outlives_its_node_however_late_a_loss_is_noticed() {
+        let late = Beside { noticed_after: Duration::from_secs(241), ..BESIDE };
+        let faults = ClusterConfig::default().faults(&late).join("\n");
+        assert!(faults.contains("cluster.record_ttl (600s) must be at least 602s"), "{faults}");
+        assert!(faults.contains("session.ping_interval"), "{faults}");
+    }
+
+    #[test]
+    fn who_is_on_a_channel_fits_into_an_outbox() {
+        let many = ClusterConfig { presence_members_max: 1025, ..ClusterConfig::default() };
+        let faults = many.faults(&BESIDE).join("\n");
+        assert!(faults.contains("cluster.presence_members_max (1025) must be at most 1024"), "{faults}");
+        assert!(faults.contains("session.outbox_bytes_max (262144)"), "{faults}");
     }
 
     #[test]
@@ -111,7 +153,7 @@ mod tests {
             record_ttl: Duration::from_secs(100),
             ..ClusterConfig::default()
         };
-        let faults = config.faults(Duration::from_secs(60)).join("\n");
+        let faults = config.faults(&BESIDE).join("\n");
         for key in ["cluster.node_timeout", "cluster.heartbeat_interval", "cluster.record_ttl", "session.resume_window"]
         {
             assert!(faults.contains(key), "{key}: {faults}");

@@ -27,7 +27,7 @@ mod table;
 mod token;
 mod writer;
 
-pub use config::ClusterConfig;
+pub use config::{Beside, ClusterConfig};
 pub use nodes::{Nodes, NodesError, NodesParts};
 pub use presence::{EventSink, Presence, PresenceParts, Seat, ask_presence};
 pub use records::FIRST_EPOCH;

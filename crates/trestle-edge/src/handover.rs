@@ -8,7 +8,10 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
-use trestle_hub::Member;
+use trestle_hub::{
+    Member,
+    planted::{Fault, is_planted},
+};
 use trestle_session::Taken;
 use trestle_wire::{NodeId, v1};
 
@@ -61,7 +64,7 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
     // Found until it lies where it is looked for next: who asks before that waits.
     let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
-    if handover.first != u64::MAX {
+    if handover.first != u64::MAX && !is_planted(Fault::ParkedAnswers) {
         // Their answers are among the frames, or came before them; others will not come any more.
         handover.outstanding = stay.session.answered_frames().collect();
     }

@@ -24,6 +24,8 @@ mod listen;
 mod member;
 mod metrics;
 mod page;
+#[doc(hidden)]
+pub mod planted;
 mod pushes;
 mod read;
 mod recall;

@@ -23,6 +23,7 @@ use crate::{
     Audience, Delivered, Member,
     fanout::{Parcel, send},
     metrics::Metrics,
+    planted::{Fault, is_planted},
     pushes::Selectors,
     recall::{Budget, Lost, Recalled},
     room::{Inside, Past, Room},
@@ -98,7 +99,7 @@ impl Core {
             if place.offset <= heard {
                 return;
             }
-            if place.previous > heard {
+            if place.previous > heard && !is_planted(Fault::NoGapCheck) {
                 self.fill(room, past, Some(place.previous), 0).await;
             }
         }

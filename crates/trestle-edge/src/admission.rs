@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// Longest wait that is told: whoever floods the node does not put off for hours those who come then.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// A queue that exists only as a time: the generic cell rate algorithm (ITU-T I.371), with places for those who wait.
 pub(crate) struct Admission {
     /// Between two clients.
@@ -41,8 +44,12 @@ impl Admission {
             return Ok(());
         }
         // Behind everybody who waits already, and not before there is room.
-        turns.told = turns.told.max(taken - self.burst) + self.interval;
-        Err(turns.told - now)
+        turns.told = (turns.told.max(taken - self.burst) + self.interval).min(now + WAIT_MAX);
+        match turns.told - now {
+            // More than the queue has places for: anywhere in its later half.
+            WAIT_MAX => Err(WAIT_MAX.mul_f64(0.5 + fastrand::f64() / 2.0)),
+            wait => Err(wait),
+        }
     }
 }
 
@@ -69,6 +76,16 @@ mod tests {
         let mut waiting: Vec<_> = (0..50).map(|_| begin + admission.enter(begin).expect_err("no room")).collect();
         waiting.sort();
         assert!(waiting.into_iter().all(|at| admission.enter(at).is_ok()));
+    }
+
+    #[test]
+    fn a_flood_puts_nobody_off_for_longer_than_a_minute() {
+        let begin = Instant::now();
+        let admission = Admission::new(100, 1, begin);
+        let waits: Vec<_> = (0..100_000).filter_map(|_| admission.enter(begin).err()).collect();
+        assert!(waits.iter().all(|wait| *wait <= WAIT_MAX));
+        let late = &waits[99_000..];
+        assert!(late.iter().max().unwrap().abs_diff(*late.iter().min().unwrap()) > WAIT_MAX / 4, "not all at once");
     }
 
     #[test]

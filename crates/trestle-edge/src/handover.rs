@@ -7,13 +7,16 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use trestle_hub::{
     Member,
     planted::{Fault, is_planted},
 };
 use trestle_session::Taken;
-use trestle_wire::{NodeId, v1};
+use trestle_wire::{
+    NodeId, Reason, Refusal,
+    v1::{self, server_frame},
+};
 
 use crate::{Edge, stay::Stay};
 
@@ -53,7 +56,8 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
     }
     if let Ok(node) = NodeId::parse(&claim.node) {
         edge.metrics.handed_over.inc();
-        edge.background.clone().spawn(send_late(stay, node));
+        // A drain waits for them.
+        edge.tasks.spawn(send_late(stay, node));
     }
     handover
 }
@@ -141,20 +145,39 @@ async fn rest(member: &Member) -> Option<Vec<Taken>> {
     }
 }
 
-/// Sends on what the stay's doings still come to.
+/// Sends on what the stay's doings still come to, and in the end that the answers of the others are lost: those that took
+/// too long, and those that another node was to send here.
 async fn send_late(mut stay: Box<Stay>, node: NodeId) {
     let edge: Arc<Edge> = Arc::clone(&stay.edge);
+    let stop = edge.stop.clone().cancelled_owned();
+    tokio::pin!(stop);
     let end = Instant::now() + LATE_MAX;
     while !stay.lane.is_idle() {
-        let Ok(done) = timeout_at(end, stay.lane.next()).await else { return };
+        let done = tokio::select! {
+            done = stay.lane.next() => done,
+            () = sleep_until(end) => break,
+            () = &mut stop => break,
+        };
         let frames = stay.late(done);
-        if frames.is_empty() {
-            continue;
-        }
-        let late = v1::LateFrames { session_id: stay.member.session.to_string(), frames };
-        let sent = edge.fabric.bus.publish(&edge.subjects.late_frames(&node), late.encode_to_vec().into()).await;
-        if let Err(error) = sent {
-            tracing::warn!(%error, %node, "an answer could not be sent to the node that its session moved to");
-        }
+        send_frames(&edge, &stay.member, &node, frames).await;
     }
+    let frames = stay.session.open_frames().iter().map(|id| answer_lost(*id)).collect();
+    send_frames(&edge, &stay.member, &node, frames).await;
+}
+
+async fn send_frames(edge: &Edge, member: &Member, node: &NodeId, frames: Vec<v1::ServerFrame>) {
+    if frames.is_empty() {
+        return;
+    }
+    let late = v1::LateFrames { session_id: member.session.to_string(), frames };
+    let sent = edge.fabric.bus.publish(&edge.subjects.late_frames(node), late.encode_to_vec().into()).await;
+    if let Err(error) = sent {
+        tracing::warn!(%error, %node, "an answer could not be sent to the node that its session moved to");
+    }
+}
+
+fn answer_lost(id: u32) -> v1::ServerFrame {
+    let refusal =
+        Refusal::new(Reason::AnswerLost, "the session has moved on; repeat this frame with the same envelope id");
+    v1::ServerFrame { reply_to: id, frame: Some(server_frame::Frame::Error(refusal.into())) }
 }

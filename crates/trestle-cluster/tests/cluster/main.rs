@@ -14,7 +14,7 @@ use trestle_bus::{
     embedded::{Embedded, EmbeddedConfig},
 };
 use trestle_bus_nats::{Nats, NatsConfig};
-use trestle_cluster::{ClusterConfig, Nodes, NodesError, NodesParts};
+use trestle_cluster::{Beside, ClusterConfig, Nodes, NodesError, NodesParts};
 use trestle_testkit::NatsServer;
 use trestle_wire::{NodeId, SessionId, Subjects};
 
@@ -89,7 +89,12 @@ fn config() -> ClusterConfig {
         node_timeout: Duration::from_secs(1),
         ..ClusterConfig::default()
     };
-    assert_eq!(config.faults(Duration::from_secs(60)), Vec::<String>::new());
+    let sessions = Beside {
+        resume_window: Duration::from_secs(60),
+        noticed_after: Duration::from_secs(35),
+        outbox_bytes_max: 256 << 10,
+    };
+    assert_eq!(config.faults(&sessions), Vec::<String>::new());
     config
 }
 

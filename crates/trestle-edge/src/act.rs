@@ -46,6 +46,8 @@ pub(crate) struct Again {
     pub(crate) presence: bool,
     /// Whether the client is told `subscribed`.
     pub(crate) told: bool,
+    /// How long ago at most the session listened to it.
+    pub(crate) absent: Duration,
 }
 
 /// Who does it.
@@ -85,7 +87,7 @@ impl Actor {
     /// Listens again, after a resume, to a channel that the session knows of.
     pub(crate) fn resubscribe(self, again: Again) -> Doing {
         Box::pin(async move {
-            let Again { channel, since, presence, told } = again;
+            let Again { channel, since, presence, told, absent } = again;
             let (name, encoding, catalogue) = (channel.to_string(), self.member.encoding, self.edge.schemas.current());
             let welcome = move |Joined { recovered, offset }: Joined| {
                 let subscribed = Answer::Subscribed(v1::Subscribed { channel: name, recovered, offset });
@@ -94,7 +96,7 @@ impl Actor {
             };
             let listening = self.listen(&channel, presence, async {
                 let join = Join { channel: channel.clone(), since };
-                self.edge.hub.rejoin(&self.member, join, welcome).await
+                self.edge.hub.rejoin(&self.member, join, absent, welcome).await
             });
             // Without a frame of its own to answer, the error has to name the channel.
             let listening = listening.await.map_err(|refusal| refusal.field(channel.as_str()));

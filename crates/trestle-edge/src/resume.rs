@@ -4,13 +4,17 @@
 //! got from wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
 //! What always holds: the client's stream goes on by its count, or every channel is recovered or told of, by itself.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use prost::Message as _;
 use tokio::time::timeout;
 use trestle_auth::Identity;
 use trestle_bus::BusError;
-use trestle_cluster::{ClaimRefused, Claimed, FIRST_EPOCH, Ticket};
+use trestle_cluster::{ClaimRefused, Claimed, FIRST_EPOCH, GRACE, Ticket};
 use trestle_codec::{Encoded, Resume, Since};
 use trestle_hub::planted::{Fault, is_planted};
 use trestle_session::{Admitted, Event, Reattached, Resumed};
@@ -267,12 +271,14 @@ impl Visit<'_> {
         match (handover, skip) {
             (Some(handover), Some(skip)) => Ok(self.goes_on(stay, handover, skip, prepared, refused)),
             (handover, _) => {
+                let held = here || handover.is_some();
+                let absent = if held { self.absent_max() } else { self.absent() };
                 if let Some(handover) = handover {
                     left = Left::of(handover);
                 } else if !here {
                     left.read(&self.claimed);
                 }
-                Ok(self.recovers(stay, left, refused))
+                Ok(self.recovers(stay, left, refused, absent))
             }
         }
     }
@@ -307,7 +313,8 @@ impl Visit<'_> {
             subscriptions.push((channel.clone(), subscribed));
             if history || !live {
                 let presence = handover.watched.contains(&position.channel);
-                channels.push(Again { channel, since: Since::Offset(position.offset), presence, told: false });
+                let (since, absent) = (Since::Offset(position.offset), self.absent_max());
+                channels.push(Again { channel, since, presence, told: false, absent });
             }
             if live && !recovered {
                 stay.tell_gap(&position.channel, GapReason::Failover);
@@ -340,7 +347,13 @@ impl Visit<'_> {
     }
 
     /// Each channel is recovered by itself, and what has no offset is told of.
-    fn recovers(self, mut stay: Box<Stay>, left: Left, mut refused: Vec<(ChannelName, Refusal)>) -> Arrival {
+    fn recovers(
+        self,
+        mut stay: Box<Stay>,
+        left: Left,
+        mut refused: Vec<(ChannelName, Refusal)>,
+        absent: Duration,
+    ) -> Arrival {
         stay.replay.restart(0);
         // Those that were joined to take over live messages are joined anew, and told of.
         stay.leave_channels();
@@ -357,7 +370,7 @@ impl Visit<'_> {
             // One that could not be listened to is tried again, and answered by that.
             refused.retain(|(name, _)| name != channel);
             let (since, presence) = (Since::Offset(*offset), self.watched(channel));
-            channels.push(Again { channel: channel.clone(), since, presence, told: true });
+            channels.push(Again { channel: channel.clone(), since, presence, told: true, absent });
             known.push(channel.clone());
         }
         let lost = self.resume.outstanding.iter().copied().filter(|id| !left.outstanding.contains(id)).collect();
@@ -399,6 +412,25 @@ impl Visit<'_> {
                 }
             }
         }
+    }
+
+    /// How long a client may have heard nothing while a node held its session.
+    fn absent_max(&self) -> Duration {
+        self.edge.session.resume_window + self.noticed_after()
+    }
+
+    /// How long ago at most the client heard something, where nobody holds its session any more: a node that died has kept
+    /// up the record until then, also for a connection whose loss was not noticed yet, or a session that waited.
+    fn absent(&self) -> Duration {
+        let record = self.claimed.previous.as_ref();
+        let written = record.and_then(|record| SystemTime::try_from(record.written?).ok());
+        let since = written.map_or(GRACE, |written| written.elapsed().unwrap_or_default());
+        let waited = record.is_some_and(|record| record.state() == v1::SessionState::Pending);
+        since + if waited { self.absent_max() } else { self.noticed_after() }
+    }
+
+    fn noticed_after(&self) -> Duration {
+        self.edge.session.ping_interval + self.edge.session.pong_timeout
     }
 
     /// Whether the client wants to know who comes to `channel` and leaves it.

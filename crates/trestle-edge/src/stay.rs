@@ -162,7 +162,7 @@ impl Stay {
         self.on(Event::Kick)
     }
 
-    fn decide(&mut self, event: Event, done: Option<oneshot::Sender<()>>) -> Asked {
+    fn decide(&mut self, event: Event, mut done: Option<oneshot::Sender<()>>) -> Asked {
         let mut asked = Asked::default();
         let (mut joins, mut leaves) = (Vec::new(), Vec::new());
         let mut changed = false;
@@ -181,6 +181,8 @@ impl Stay {
                 Action::Tags(tags) => self.member.facts.lock().tags = tags,
                 Action::NotUpdated(refusal) => {
                     tracing::info!(%refusal, session = %self.member.session, "groups and tags are not changed");
+                    // What is dropped unsent was not done.
+                    done = None;
                 }
                 Action::Changed => changed = true,
                 Action::Expired => self.expire(),

@@ -70,12 +70,13 @@ impl Hub {
         join: Join,
         welcome: impl FnOnce(Joined) -> Option<Encoded> + Send,
     ) -> Result<Seat, Refusal> {
-        self.come(member, join, false, welcome).await
+        self.come(member, join, None, welcome).await
     }
 
-    /// As [`Hub::join`], for a session that was there less than the history's `ttl` ago, in the place it gives: nothing that
-    /// it missed is too old to be kept, so only a full history has lost something. An offset of 0 says that nothing had
-    /// come. On a channel without history, what was missed is told in a gap.
+    /// As [`Hub::join`], for a session that was there `absent` ago at most, in the place it gives. If that is less than the
+    /// history's `ttl`, nothing that it missed is too old to be kept, so only a full history has lost something; else what
+    /// may have expired is told in a gap. An offset of 0 says that nothing had come. On a channel without history, what was
+    /// missed is told in a gap.
     ///
     /// # Errors
     /// As [`Hub::join`].
@@ -83,16 +84,17 @@ impl Hub {
         self: &Arc<Self>,
         member: &Arc<Member>,
         join: Join,
+        absent: Duration,
         welcome: impl FnOnce(Joined) -> Option<Encoded> + Send,
     ) -> Result<Seat, Refusal> {
-        self.come(member, join, true, welcome).await
+        self.come(member, join, Some(absent), welcome).await
     }
 
     async fn come(
         self: &Arc<Self>,
         member: &Arc<Member>,
         join: Join,
-        resumed: bool,
+        absent: Option<Duration>,
         welcome: impl FnOnce(Joined) -> Option<Encoded> + Send,
     ) -> Result<Seat, Refusal> {
         let Join { channel, since } = join;
@@ -104,11 +106,11 @@ impl Hub {
         let room = Arc::clone(&reserved.room);
         let listening = match (&room.past, since) {
             (Some(_), Since::Now) => None,
-            (Some(past), _) => Some((past, Asked { since, resumed, ttl: past.ttl })),
+            (Some(past), _) => Some((past, Asked { since, absent, ttl: past.ttl })),
             (None, _) => None,
         };
         let Some((past, asked)) = listening else {
-            let reason = if resumed { GapReason::Failover } else { GapReason::Retention };
+            let reason = if absent.is_some() { GapReason::Failover } else { GapReason::Retention };
             let lost = (since != Since::Now).then(|| Lost::unknown(reason));
             let newcomer = Newcomer { core, member, channel: &channel };
             let (seat, ()) = reserved.seat(member, |inside| newcomer.welcome(welcome, inside.offset, false, lost));
@@ -263,6 +265,10 @@ impl Joining<'_> {
     fn known(&self) -> Option<Begin> {
         self.room.inside(|inside| match self.asked.since {
             Since::Now => Some(Begin { after: inside.offset, lost: None }),
+            // Nothing is there, but something may have been.
+            Since::Offset(0) if inside.offset == 0 && self.asked.was_long_ago() => {
+                Some(Begin { after: 0, lost: Some(Lost::unknown(GapReason::Retention)) })
+            }
             Since::Offset(offset) if offset == inside.offset => Some(Begin { after: offset, lost: None }),
             Since::Offset(offset) if offset > inside.offset => None,
             Since::Offset(_) | Since::Last(_) | Since::Time(_) => inside.recall.begin(self.asked),
@@ -273,7 +279,7 @@ impl Joining<'_> {
     async fn ahead(&self, offset: u64) -> Result<Begin, BusError> {
         let last = self.newcomer.core.last(self.past).await?;
         let now = self.room.inside(|inside| inside.offset);
-        if last == 0 && self.asked.resumed {
+        if last == 0 && self.asked.is_recent() {
             // What it had has expired. What it missed would be younger, and be there.
             return Ok(Begin { after: now, lost: None });
         }

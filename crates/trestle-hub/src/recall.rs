@@ -87,8 +87,8 @@ pub(crate) struct Found {
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) since: Since,
-    /// Whether it was here a short while ago, less than messages are kept: only a full history has lost what it missed.
-    pub(crate) resumed: bool,
+    /// How long ago at most it was here, if it was.
+    pub(crate) absent: Option<Duration>,
     /// For how long messages are kept.
     pub(crate) ttl: Duration,
 }
@@ -123,6 +123,18 @@ pub(crate) struct Recall {
     tail: Option<Box<Stretch>>,
     segment: Option<Arc<Stretch>>,
     used: Option<Instant>,
+}
+
+impl Asked {
+    /// Whether it was here less than messages are kept ago: only a full history has lost what it missed.
+    pub(crate) fn is_recent(&self) -> bool {
+        self.absent.is_some_and(|absent| absent < self.ttl)
+    }
+
+    /// Whether it was here so long ago that what it missed may have expired.
+    pub(crate) fn was_long_ago(&self) -> bool {
+        self.absent.is_some() && !self.is_recent()
+    }
 }
 
 impl Budget {
@@ -190,16 +202,16 @@ impl Stretch {
     pub(crate) fn begin(&self, asked: Asked) -> Option<Begin> {
         match asked.since {
             Since::Now => None,
-            Since::Offset(offset) => self.covers(offset).then(|| self.begin_after(offset, asked.resumed)),
+            Since::Offset(offset) => self.covers(offset).then(|| self.begin_after(offset, asked)),
             Since::Last(count) => self.begin_with_last(count),
             Since::Time(time) => self.begin_at(time, asked.ttl),
         }
     }
 
-    fn begin_after(&self, offset: u64, resumed: bool) -> Begin {
+    fn begin_after(&self, offset: u64, asked: Asked) -> Begin {
         // Offset 0 asks for what is kept, and that is here; but who was here before it all began has missed the rest.
-        let kept = offset == 0 && !resumed;
-        let young = resumed && self.from == 0 && !self.full;
+        let kept = offset == 0 && asked.absent.is_none();
+        let young = asked.is_recent() && self.from == 0 && !self.full;
         let lost = (offset < self.after && !kept && !young).then(|| Lost::removed(offset + 1, self.after));
         Begin { after: offset.max(self.after), lost }
     }
@@ -370,7 +382,7 @@ mod tests {
     }
 
     fn after(offset: u64) -> Asked {
-        Asked { since: Since::Offset(offset), resumed: false, ttl: Duration::from_secs(60) }
+        Asked { since: Since::Offset(offset), absent: None, ttl: Duration::from_secs(60) }
     }
 
     /// All that a member which had `had` gets, and where that ends.

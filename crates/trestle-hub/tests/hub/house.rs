@@ -94,20 +94,29 @@ impl House {
     }
 
     pub(crate) async fn join_since(&self, member: &Arc<Member>, name: &str, since: Since) -> Seat {
-        self.try_join(member, name, since, false).await.unwrap()
+        self.try_join(member, name, since).await.unwrap()
     }
 
-    /// As a session that comes back and had everything up to `offset`.
+    /// As a session that comes back soon and had everything up to `offset`.
     pub(crate) async fn rejoin(&self, member: &Arc<Member>, name: &str, offset: u64) -> Seat {
-        self.try_join(member, name, Since::Offset(offset), true).await.unwrap()
+        self.rejoin_after(member, name, offset, TTL - Duration::from_millis(1)).await
     }
 
-    pub(crate) async fn try_join(
+    /// As one that was away for `absent`.
+    pub(crate) async fn rejoin_after(&self, member: &Arc<Member>, name: &str, offset: u64, absent: Duration) -> Seat {
+        self.come(member, name, Since::Offset(offset), Some(absent)).await.unwrap()
+    }
+
+    pub(crate) async fn try_join(&self, member: &Arc<Member>, name: &str, since: Since) -> Result<Seat, Refusal> {
+        self.come(member, name, since, None).await
+    }
+
+    async fn come(
         &self,
         member: &Arc<Member>,
         name: &str,
         since: Since,
-        again: bool,
+        absent: Option<Duration>,
     ) -> Result<Seat, Refusal> {
         let (encoding, catalogue) = (member.encoding, self.schemas.current());
         let welcome = move |Joined { offset, recovered }: Joined| {
@@ -115,7 +124,10 @@ impl House {
             Some(encode(encoding, &v1::ServerFrame { reply_to: 1, frame: Some(frame) }, &catalogue))
         };
         let join = Join { channel: channel(name), since };
-        if again { self.hub.rejoin(member, join, welcome).await } else { self.hub.join(member, join, welcome).await }
+        match absent {
+            Some(absent) => self.hub.rejoin(member, join, absent, welcome).await,
+            None => self.hub.join(member, join, welcome).await,
+        }
     }
 
     /// A member of room:1 that has heard one comment, which says `first`.

@@ -110,6 +110,24 @@ async fn a_session_that_comes_back_has_not_lost_what_expired_before_it_went() {
     assert_eq!(texts(&b, 2).await, ["2", "4"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_away_for_longer_than_messages_are_kept_is_told_that_some_may_have_expired() {
+    let house = with(&["1", "2", "3"]).await;
+    tokio::time::advance(2 * TTL).await;
+    let (early, late, new) = (fresh(), member(8, Encoding::Protobuf), member(9, Encoding::Protobuf));
+    let _late = house.rejoin_after(&late, "room:1", 1, TTL).await;
+    assert_eq!((welcome(&late).await, gap(&late).await), ((0, false), (0, 0, GapReason::Failover)));
+    let _new = house.rejoin_after(&new, "room:1", 0, TTL).await;
+    assert_eq!((welcome(&new).await, gap(&new).await), ((0, false), (0, 0, GapReason::Retention)));
+    drop((_late, _new));
+    house.publish("room:1", "4").await;
+    let _late = house.rejoin_after(&late, "room:1", 1, TTL).await;
+    assert_eq!((welcome(&late).await, gap(&late).await), ((4, false), (2, 3, GapReason::Retention)));
+    assert_eq!(heard(&late).await.0, "4");
+    let _early = house.rejoin_after(&early, "room:1", 1, TTL / 2).await;
+    assert_eq!((welcome(&early).await, heard(&early).await.0), ((4, true), "4".into()));
+}
+
 #[tokio::test]
 async fn a_place_after_the_end_of_the_log_is_of_another_log() {
     let house = with(&["1", "2"]).await;
@@ -245,7 +263,7 @@ async fn a_channel_without_history_has_no_places() {
 #[tokio::test]
 async fn an_unknown_namespace_is_refused() {
     let house = House::new().await;
-    let refused = house.try_join(&fresh(), "nowhere:1", Since::Now, false).await;
+    let refused = house.try_join(&fresh(), "nowhere:1", Since::Now).await;
     assert_eq!(refused.err().map(|refusal| refusal.reason), Some(Reason::UnknownNamespace));
     assert_eq!(house.hub.rooms(), 0);
 }
@@ -255,7 +273,7 @@ async fn a_log_that_cannot_be_read_refuses_before_the_welcome() {
     let house = with(&["1", "2"]).await;
     let a = fresh();
     house.log.failing.store(1, Ordering::SeqCst);
-    let refused = house.try_join(&a, "room:1", Since::Offset(1), false).await;
+    let refused = house.try_join(&a, "room:1", Since::Offset(1)).await;
     assert_eq!(refused.err().map(|refusal| refusal.reason), Some(Reason::BusAway));
     assert!(a.outbox.is_empty());
     assert_eq!(house.hub.rooms(), 0);

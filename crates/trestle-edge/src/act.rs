@@ -3,7 +3,13 @@
 //! Every function here makes a [`Doing`] that owns what it needs, so that a connection can drop it at any time: a dropped
 //! request is cancelled at its service, a dropped wait is forgotten.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -37,6 +43,8 @@ pub(crate) struct Wanted {
     pub(crate) inbox: bool,
     /// Whether the client asked for an answer.
     pub(crate) answered: bool,
+    /// Set when the answer waits in the outbox; what was missed follows it there.
+    pub(crate) begun: Arc<AtomicBool>,
 }
 
 /// A channel that a resumed session listens to again.
@@ -64,8 +72,9 @@ impl Actor {
         Box::pin(async move {
             let channel = wanted.channel.clone();
             let (name, encoding, catalogue) = (channel.to_string(), self.member.encoding, self.edge.schemas.current());
-            let answered = wanted.answered;
+            let (answered, begun) = (wanted.answered, wanted.begun);
             let welcome = move |joined: Joined| {
+                begun.store(true, Ordering::Relaxed);
                 let subscribed = v1::Subscribed { channel: name, recovered: joined.recovered, offset: joined.offset };
                 let frame = v1::ServerFrame { reply_to: id, frame: Some(Answer::Subscribed(subscribed)) };
                 answered.then(|| encode(encoding, &frame, &catalogue))

@@ -422,10 +422,7 @@ impl Connection {
                 return Some(CloseCode::Internal);
             }
         }
-        for channel in channels {
-            let doing = self.stay.actor().resubscribe(channel);
-            self.stay.lane.in_order(doing, 0);
-        }
+        channels.into_iter().for_each(|again| self.stay.join_again(again));
         if resumed {
             self.stay.reappear();
         }

@@ -54,6 +54,9 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
         handover.first = u64::MAX;
         handover.outstanding.retain(|id| stay.session.is_open(*id));
     }
+    if handover.first != u64::MAX {
+        add_half_joined(&mut stay, &mut handover);
+    }
     if let Ok(node) = NodeId::parse(&claim.node) {
         edge.metrics.handed_over.inc();
         // A drain waits for them.
@@ -68,6 +71,9 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
     // Found until it lies where it is looked for next: who asks before that waits.
     let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
+    if handover.first != u64::MAX {
+        add_half_joined(&mut stay, &mut handover);
+    }
     if handover.first != u64::MAX && !is_planted(Fault::ParkedAnswers) {
         // Their answers are among the frames, or came before them; others will not come any more.
         handover.outstanding = stay.session.answered_frames().collect();
@@ -129,6 +135,16 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
         handover.frames.push(stay.finished(taken).as_bytes().clone());
     }
     handover
+}
+
+/// Channels of which the client knows and that are on their way to a seat go along with the stream, as far as it has them.
+fn add_half_joined(stay: &mut Stay, handover: &mut v1::Handover) {
+    for (channel, at, watch) in stay.half_joined() {
+        if watch {
+            handover.watched.push(channel.to_string());
+        }
+        handover.positions.push(v1::Position { channel: channel.to_string(), offset: at.unwrap_or(0) });
+    }
 }
 
 /// All that waits for a member, also on the disk; `None` if some of it cannot be read back.

@@ -2,16 +2,25 @@
 //!
 //! What always holds: a channel or a group is sat in once; whoever has no connection is not seen by others.
 
-use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
+use std::{
+    collections::hash_map::Entry,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::sleep;
 use trestle_auth::Identity;
 use trestle_cluster::Seat as PresenceSeat;
+use trestle_codec::Since;
 use trestle_hub::Seat;
-use trestle_session::State;
+use trestle_session::{Label, State};
 use trestle_wire::{ChannelName, GroupName, Refusal, v1};
 
 use crate::{
+    act::Again,
     lane::Regrouped,
     stay::{Stay, Wish},
 };
@@ -26,6 +35,49 @@ pub(crate) struct Listening {
     pub(crate) present: Option<PresenceSeat>,
     /// Whether the client wants to know who comes and goes.
     pub(crate) watch: Option<Seat>,
+}
+
+/// A channel on its way to a seat: what was missed goes into the outbox meanwhile.
+pub(crate) struct Joining {
+    /// Set when the client's answer waits in the outbox, or when none is owed.
+    begun: Arc<AtomicBool>,
+    /// How far what was missed has gone out, or where it begins; `None` if that is not known yet.
+    at: Option<u64>,
+    presence: bool,
+}
+
+/// Channels on their way.
+impl Stay {
+    /// The client wants to listen to `channel`; what is given back is to be set when it is answered.
+    pub(crate) fn joins(&mut self, channel: &ChannelName, since: Since, presence: bool) -> Arc<AtomicBool> {
+        let begun = Arc::new(AtomicBool::new(false));
+        let at = if let Since::Offset(offset) = since { Some(offset) } else { None };
+        self.joining.insert(channel.clone(), Joining { begun: Arc::clone(&begun), at, presence });
+        begun
+    }
+
+    /// The session listens to a channel again, after a resume.
+    pub(crate) fn join_again(&mut self, again: Again) {
+        let begun = self.joins(&again.channel, again.since, again.presence);
+        begun.store(true, Ordering::Relaxed);
+        self.lane.in_order(self.actor().resubscribe(again), 0);
+    }
+
+    /// A message goes out.
+    pub(crate) fn joined_up_to(&mut self, label: Option<&Label>) {
+        let Some(label) = label.filter(|label| label.offset != 0) else { return };
+        let Some(channel) = &label.channel else { return };
+        if let Some(joining) = self.joining.get_mut(channel) {
+            joining.at = Some(label.offset);
+        }
+    }
+
+    /// Gives up those that are on their way and of which the client knows, when the stay is given away: how far they have
+    /// come. The others are kept, to be refused.
+    pub(crate) fn half_joined(&mut self) -> Vec<(ChannelName, Option<u64>, bool)> {
+        let begun = self.joining.extract_if(|_, joining| joining.begun.load(Ordering::Relaxed));
+        begun.map(|(channel, joining)| (channel, joining.at, joining.presence)).collect()
+    }
 }
 
 /// Channels.

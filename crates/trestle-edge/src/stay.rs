@@ -25,7 +25,7 @@ use crate::{
     Edge,
     act::{Actor, Wanted},
     lane::{Done, Lane},
-    seats::Listening,
+    seats::{Joining, Listening},
     upgrade::Hello,
 };
 
@@ -66,6 +66,8 @@ pub(crate) struct Stay {
     pub(crate) member: Arc<Member>,
     pub(crate) lane: Lane,
     pub(crate) seats: HashMap<ChannelName, Listening>,
+    /// Channels that are on their way to a seat.
+    pub(crate) joining: HashMap<ChannelName, Joining>,
     pub(crate) groups: HashMap<GroupName, Seat>,
     pub(crate) presence: Option<Presence>,
     pub(crate) replay: Replay,
@@ -130,6 +132,7 @@ impl Stay {
             member: Arc::new(member),
             lane: Lane::default(),
             seats: HashMap::new(),
+            joining: HashMap::new(),
             groups: HashMap::new(),
             presence: None,
             replay: Replay::new(replay),
@@ -206,7 +209,8 @@ impl Stay {
         let actor = self.actor();
         match action {
             Action::Subscribe { id, channel, since, presence, inbox } => {
-                let wanted = Wanted { channel, since, presence, inbox, answered: id != 0 };
+                let begun = self.joins(&channel, since, presence);
+                let wanted = Wanted { channel, since, presence, inbox, answered: id != 0, begun };
                 self.lane.in_order(actor.subscribe(id, wanted), 0);
             }
             Action::Unsubscribe { id, channel } => {
@@ -241,12 +245,19 @@ impl Stay {
     /// Takes what the lane has done.
     pub(crate) fn done(&mut self, done: Done) -> Asked {
         let event = match done {
-            Done::Tell(event) => event,
+            Done::Tell(event) => {
+                if let Event::Subscribed { channel, .. } = &event {
+                    self.joining.remove(channel);
+                }
+                event
+            }
             Done::Seated(channel, listening, event) => {
+                self.joining.remove(&channel);
                 self.seat(channel, listening);
                 event
             }
             Done::Resumed(channel, listening) => {
+                self.joining.remove(&channel);
                 let result = listening.map(|listening| self.seat(channel.clone(), listening));
                 Event::Subscribed { id: 0, channel, result }
             }
@@ -281,7 +292,7 @@ impl Stay {
         let event = match done {
             Done::Tell(event) | Done::Unseat(_, event) => event,
             // It was begun for this node, and the client is elsewhere.
-            Done::Seated(channel, _, Event::Subscribed { id, .. }) => {
+            Done::Seated(channel, _, Event::Subscribed { id, .. }) if self.joining.contains_key(&channel) => {
                 let lost = Refusal::new(Reason::AnswerLost, "the session has moved to another node; subscribe again");
                 Event::Subscribed { id, channel, result: Err(lost) }
             }
@@ -289,7 +300,9 @@ impl Stay {
                 self.lane.beside(doing);
                 return Vec::new();
             }
-            Done::Seated(..) | Done::Resumed(..) | Done::Groups(_) | Done::Present(_) => return Vec::new(),
+            // The answer went along, and so did the channel.
+            Done::Seated(_, _, event) => event,
+            Done::Resumed(..) | Done::Groups(_) | Done::Present(_) => return Vec::new(),
         };
         let mut actions = Vec::new();
         self.session.on(event, now(), &mut actions);
@@ -355,6 +368,9 @@ impl Stay {
     pub(crate) fn finished(&mut self, taken: Taken) -> Encoded {
         match taken {
             Taken::Frame(frame, label) => {
+                if !self.joining.is_empty() {
+                    self.joined_up_to(label.as_deref());
+                }
                 if let (Some(remembered), Some(label)) = (&mut self.remembered, label)
                     && label.offset == 0
                 {

@@ -84,6 +84,11 @@ async fn services_put_sessions_into_groups_and_set_their_tags() {
     assert_eq!(reached(&nodes.one, json!({"tags": "level EXISTS"}), "nines").await, 1);
     assert_eq!(reached(&nodes.one, json!({"group": "staff"}), "staff").await, 2, "a token's groups stay");
     assert_eq!(update(&nodes.one, json!({"target": {"user": "zoe"}, "joinGroups": ["vips"]})).await, 0);
+    // Ann has two of the 32 tags that a session can have: she is not changed, and not counted.
+    let many: serde_json::Map<_, _> = (0..32).map(|n| (format!("k{n}"), json!("v"))).collect();
+    let body = json!({"target": {"user": "ann"}, "setTags": many});
+    assert_eq!(update(&nodes.two, body).await, 0);
+    assert_eq!(reached(&nodes.one, json!({"tags": "k0 EXISTS"}), "keys").await, 0);
 }
 
 #[tokio::test]

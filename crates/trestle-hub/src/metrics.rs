@@ -20,7 +20,7 @@ struct Policy {
 
 /// The hub's metrics.
 pub(crate) struct Metrics {
-    /// Clients with an admitted session on this node.
+    /// Clients with a connection and an admitted session on this node.
     pub(crate) connected_users: Gauge,
     /// Subscriptions of clients to channels.
     pub(crate) subscriptions: Gauge,
@@ -67,7 +67,7 @@ impl Metrics {
         };
         registry.register(
             "connected_users",
-            "Clients with an admitted session on this node",
+            "Clients with a connection and an admitted session on this node",
             metrics.connected_users.clone(),
         );
         registry.register_with_unit(

@@ -16,7 +16,7 @@ use trestle_auth::Identity;
 use trestle_cluster::Seat as PresenceSeat;
 use trestle_codec::Since;
 use trestle_hub::Seat;
-use trestle_session::{Label, State};
+use trestle_session::{Event, Label, State};
 use trestle_wire::{ChannelName, GroupName, Refusal, v1};
 
 use crate::{
@@ -39,6 +39,8 @@ pub(crate) struct Listening {
 
 /// A channel on its way to a seat: what was missed goes into the outbox meanwhile.
 pub(crate) struct Joining {
+    /// The client's frame; 0 after a resume.
+    id: u32,
     /// Set when the client's answer waits in the outbox, or when none is owed.
     begun: Arc<AtomicBool>,
     /// How far what was missed has gone out, or where it begins; `None` if that is not known yet.
@@ -49,16 +51,35 @@ pub(crate) struct Joining {
 /// Channels on their way.
 impl Stay {
     /// The client wants to listen to `channel`; what is given back is to be set when it is answered.
-    pub(crate) fn joins(&mut self, channel: &ChannelName, since: Since, presence: bool) -> Arc<AtomicBool> {
+    pub(crate) fn joins(&mut self, id: u32, channel: &ChannelName, since: Since, presence: bool) -> Arc<AtomicBool> {
         let begun = Arc::new(AtomicBool::new(false));
         let at = if let Since::Offset(offset) = since { Some(offset) } else { None };
-        self.joining.insert(channel.clone(), Joining { begun: Arc::clone(&begun), at, presence });
+        let joining = Joining { id, begun: Arc::clone(&begun), at, presence };
+        self.joining.entry(channel.clone()).or_default().push(joining);
         begun
+    }
+
+    /// One has come to its end; whether it was still on its way here.
+    pub(crate) fn joined(&mut self, id: u32, channel: &ChannelName) -> bool {
+        let Some(waiting) = self.joining.get_mut(channel) else { return false };
+        let Some(at) = waiting.iter().position(|joining| joining.id == id) else { return false };
+        waiting.remove(at);
+        if waiting.is_empty() {
+            self.joining.remove(channel);
+        }
+        true
+    }
+
+    /// As [`Stay::joined`], if that is what `event` says.
+    pub(crate) fn settle_joining(&mut self, event: &Event) {
+        if let Event::Subscribed { id, channel, .. } = event {
+            self.joined(*id, channel);
+        }
     }
 
     /// The session listens to a channel again, after a resume.
     pub(crate) fn join_again(&mut self, again: Again) {
-        let begun = self.joins(&again.channel, again.since, again.presence);
+        let begun = self.joins(0, &again.channel, again.since, again.presence);
         begun.store(true, Ordering::Relaxed);
         self.lane.in_order(self.actor().resubscribe(again), 0);
     }
@@ -67,7 +88,8 @@ impl Stay {
     pub(crate) fn joined_up_to(&mut self, label: Option<&Label>) {
         let Some(label) = label.filter(|label| label.offset != 0) else { return };
         let Some(channel) = &label.channel else { return };
-        if let Some(joining) = self.joining.get_mut(channel) {
+        // They are joined one after the other.
+        if let Some(joining) = self.joining.get_mut(channel).and_then(|waiting| waiting.first_mut()) {
             joining.at = Some(label.offset);
         }
     }
@@ -75,8 +97,12 @@ impl Stay {
     /// Gives up those that are on their way and of which the client knows, when the stay is given away: how far they have
     /// come. The others are kept, to be refused.
     pub(crate) fn half_joined(&mut self) -> Vec<(ChannelName, Option<u64>, bool)> {
-        let begun = self.joining.extract_if(|_, joining| joining.begun.load(Ordering::Relaxed));
-        begun.map(|(channel, joining)| (channel, joining.at, joining.presence)).collect()
+        let mut half = Vec::new();
+        for (channel, waiting) in &mut self.joining {
+            let begun = waiting.extract_if(.., |joining| joining.begun.load(Ordering::Relaxed)).last();
+            half.extend(begun.map(|joining| (channel.clone(), joining.at, joining.presence)));
+        }
+        half
     }
 }
 

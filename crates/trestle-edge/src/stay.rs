@@ -67,7 +67,7 @@ pub(crate) struct Stay {
     pub(crate) lane: Lane,
     pub(crate) seats: HashMap<ChannelName, Listening>,
     /// Channels that are on their way to a seat.
-    pub(crate) joining: HashMap<ChannelName, Joining>,
+    pub(crate) joining: HashMap<ChannelName, Vec<Joining>>,
     pub(crate) groups: HashMap<GroupName, Seat>,
     pub(crate) presence: Option<Presence>,
     pub(crate) replay: Replay,
@@ -209,7 +209,7 @@ impl Stay {
         let actor = self.actor();
         match action {
             Action::Subscribe { id, channel, since, presence, inbox } => {
-                let begun = self.joins(&channel, since, presence);
+                let begun = self.joins(id, &channel, since, presence);
                 let wanted = Wanted { channel, since, presence, inbox, answered: id != 0, begun };
                 self.lane.in_order(actor.subscribe(id, wanted), 0);
             }
@@ -246,18 +246,16 @@ impl Stay {
     pub(crate) fn done(&mut self, done: Done) -> Asked {
         let event = match done {
             Done::Tell(event) => {
-                if let Event::Subscribed { channel, .. } = &event {
-                    self.joining.remove(channel);
-                }
+                self.settle_joining(&event);
                 event
             }
             Done::Seated(channel, listening, event) => {
-                self.joining.remove(&channel);
+                self.settle_joining(&event);
                 self.seat(channel, listening);
                 event
             }
             Done::Resumed(channel, listening) => {
-                self.joining.remove(&channel);
+                self.joined(0, &channel);
                 let result = listening.map(|listening| self.seat(channel.clone(), listening));
                 Event::Subscribed { id: 0, channel, result }
             }
@@ -292,7 +290,7 @@ impl Stay {
         let event = match done {
             Done::Tell(event) | Done::Unseat(_, event) => event,
             // It was begun for this node, and the client is elsewhere.
-            Done::Seated(channel, _, Event::Subscribed { id, .. }) if self.joining.contains_key(&channel) => {
+            Done::Seated(channel, _, Event::Subscribed { id, .. }) if self.joined(id, &channel) => {
                 let lost = Refusal::new(Reason::AnswerLost, "the session has moved to another node; subscribe again");
                 Event::Subscribed { id, channel, result: Err(lost) }
             }

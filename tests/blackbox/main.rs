@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // tests
 
 mod admission;
+mod aging;
 mod bad_input;
 mod channels;
 mod command_line;

@@ -1,5 +1,7 @@
 //! Claims of a verified token in, identity out.
 
+use std::time::{Duration, SystemTime};
+
 use serde::Deserialize;
 use serde_json::Value;
 use trestle_wire::{
@@ -16,6 +18,8 @@ const GROUPS_MAX: usize = 32;
 #[derive(Deserialize)]
 pub(crate) struct Claims {
     sub: String,
+    /// Seconds of Unix time (RFC 7519, 4.1.4); fractions are allowed there.
+    exp: f64,
     #[serde(default)]
     scope: String,
     // Any value, so that a wrong one is refused by its name.
@@ -36,8 +40,16 @@ impl Claims {
             scopes: self.scope.split_ascii_whitespace().map(str::to_owned).collect(),
             groups: groups(self.groups).map_err(|fault| format!("claim groups: {fault}"))?,
             tags: tags(self.tags).map_err(|fault| format!("claim tags: {fault}"))?,
+            expires: Some(expiry(self.exp)),
         })
     }
+}
+
+/// A time that the clock cannot hold is as good as none: the end of the year 9999.
+fn expiry(seconds: f64) -> SystemTime {
+    const LATEST: u64 = 253_402_300_799;
+    let since = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(LATEST));
+    SystemTime::UNIX_EPOCH + since.min(Duration::from_secs(LATEST))
 }
 
 fn groups(claim: Value) -> Result<Vec<GroupName>, String> {

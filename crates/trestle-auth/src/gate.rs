@@ -156,6 +156,7 @@ mod tests {
         let token = token(Algorithm::HS256, SECRET, &json!({"sub": "ann", "scope": "chat orders", "exp": FAR}));
         let ann = gate(|_| ()).admit(Some(&token)).unwrap();
         assert_eq!(ann.user.as_ref().map(UserId::as_str), Some("ann"));
+        assert_eq!(ann.expires, Some(std::time::UNIX_EPOCH + Duration::from_secs(FAR)));
         assert!(ann.has_scopes(&["orders".into()]).is_ok());
         let refusal = ann.has_scopes(&["orders".into(), "admin".into()]).unwrap_err();
         assert_eq!((refusal.reason, refusal.message.contains("admin")), (Reason::MissingScope, true));

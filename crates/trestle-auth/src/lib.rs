@@ -12,6 +12,8 @@ pub use channels::{Channels, ChannelsConfig, History, Namespace, OverflowPolicy,
 pub use gate::{AuthConfig, AuthError, Gate};
 pub use inbox::InboxConfig;
 
+use std::time::SystemTime;
+
 use trestle_wire::{GroupName, Reason, Refusal, Tags, UserId};
 
 /// Who a session is.
@@ -25,6 +27,8 @@ pub struct Identity {
     pub groups: Vec<GroupName>,
     /// The tags that its sessions begin with.
     pub tags: Tags,
+    /// When its token expires; `None` for an anonymous client.
+    pub expires: Option<SystemTime>,
 }
 
 impl Identity {

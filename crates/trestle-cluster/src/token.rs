@@ -27,6 +27,9 @@ pub struct Ticket {
     pub issued: SystemTime,
     /// When it is worth nothing any more.
     pub expires: SystemTime,
+    /// When the client's own token expires, so that what it allowed ends however often the session is resumed; `None` for
+    /// an anonymous client.
+    pub identity_expires: Option<SystemTime>,
     /// Who the session belongs to; `None` for an anonymous client.
     pub user: Option<UserId>,
     /// What the client's own token allowed.
@@ -70,6 +73,7 @@ impl Signer {
             epoch: ticket.epoch,
             issued: Some(ticket.issued.into()),
             expires: Some(ticket.expires.into()),
+            identity_expires: ticket.identity_expires.map(Into::into),
             user: ticket.user.as_ref().map(|user| user.as_str().into()).unwrap_or_default(),
             scopes: ticket.scopes.clone(),
             groups: ticket.groups.iter().map(|group| group.as_str().into()).collect(),
@@ -111,6 +115,7 @@ fn parse(claims: &[u8]) -> Option<Ticket> {
         epoch: claims.epoch,
         issued: claims.issued?.try_into().ok()?,
         expires: claims.expires?.try_into().ok()?,
+        identity_expires: claims.identity_expires.map(TryInto::try_into).transpose().ok()?,
         user,
         scopes: claims.scopes,
         groups: claims.groups.iter().map(|group| GroupName::parse(group)).collect::<Result<_, _>>().ok()?,
@@ -139,6 +144,7 @@ mod tests {
             epoch: 3,
             issued: now(),
             expires: now() + Duration::from_secs(60),
+            identity_expires: None,
             user: Some(UserId::parse("anna").unwrap()),
             scopes: vec!["chat".into()],
             groups: vec![GroupName::parse("staff").unwrap()],
@@ -162,6 +168,7 @@ mod tests {
                 epoch,
                 issued: now() + Duration::from_nanos(nanos.into()),
                 expires: now() + Duration::new(life, nanos),
+                identity_expires: None,
                 user: user.map(|user| UserId::parse(&user).unwrap()),
                 scopes,
                 groups: groups.iter().map(|group| GroupName::parse(group).unwrap()).collect(),

@@ -232,11 +232,13 @@ impl Edge {
     /// The token that resumes `stay` next.
     pub(crate) fn token(&self, stay: &Stay, identity: &trestle_auth::Identity, epoch: u64) -> String {
         let issued = SystemTime::now();
+        let longest = issued + self.config.resume_token_ttl;
         self.registry.issue(&Ticket {
             session: stay.member.session.clone(),
             epoch,
             issued,
-            expires: issued + self.config.resume_token_ttl,
+            expires: identity.expires.map_or(longest, |expires| expires.min(longest)),
+            identity_expires: identity.expires,
             user: identity.user.clone(),
             scopes: identity.scopes.clone(),
             groups: identity.groups.clone(),

@@ -167,6 +167,7 @@ fn identity_of(ticket: &Ticket) -> Identity {
         scopes: ticket.scopes.clone(),
         groups: ticket.groups.clone(),
         tags: ticket.tags.clone(),
+        expires: ticket.identity_expires,
     }
 }
 

@@ -103,6 +103,7 @@ async fn walk(n: usize, nodes: [Arc<Registry>; 2], end: Instant) -> usize {
             epoch,
             issued: now,
             expires: now + Duration::from_secs(60),
+            identity_expires: None,
             user: None,
             scopes: Vec::new(),
             groups: Vec::new(),

@@ -55,6 +55,7 @@ fn ticket(session: &SessionId, epoch: u64) -> Ticket {
         epoch,
         issued: now,
         expires: now + WINDOW,
+        identity_expires: None,
         user: Some(UserId::parse("anna").expect("valid")),
         scopes: vec!["chat".into()],
         groups: Vec::new(),

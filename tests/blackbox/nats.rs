@@ -141,11 +141,12 @@ async fn while_nats_is_away_nothing_is_accepted_and_the_break_is_told() {
     // The channel without history is told of the gap once the bus is there again.
     let gap = loop {
         let frame = live.next().await;
-        if frame["gap"].is_object() {
+        // Pushes may be missing too; those have no channel.
+        if frame["gap"]["channel"] == "live:1" {
             break frame;
         }
     };
-    assert_eq!((&gap["gap"]["channel"], &gap["gap"]["reason"]), (&json!("live:1"), &json!("FAILOVER")));
+    assert_eq!(gap["gap"]["reason"], "FAILOVER");
     // And everything works as before, with the history's offsets going on.
     let again = async {
         loop {

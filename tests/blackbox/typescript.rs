@@ -11,7 +11,11 @@ use tokio::{
 };
 use trestle_testkit::{Gateway, NatsServer, provide::provided};
 
+use crate::support::Ws;
+
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/typescript");
+/// Numbers between two events.
+const SOME: usize = 20;
 /// From cold, on a busy machine: packages are fetched, stubs made, and 20 random lives lived.
 const TESTS_TIMEOUT: Duration = Duration::from_secs(400);
 /// The program itself waits 30 s for the last number.
@@ -78,12 +82,17 @@ async fn the_typescript_client_keeps_its_rules_and_outlives_nodes() {
     let nats = NatsServer::start().await.expect("nats-server starts");
     let (mut one, mut two, three) = (node(&nats, "one").await, node(&nats, "two").await, node(&nats, "three").await);
     let urls = [&one, &two, &three].map(|gateway| format!("ws://{}/ws", gateway.listen()));
+    let mut listener = Ws::on(&three, "room:numbers").await;
     let numbers = Numbers::start(&urls).await;
+    // Some are on their way whenever something happens.
+    listener.texts(SOME).await;
     one.kill().await.expect("killed");
+    listener.texts(SOME).await;
     two.terminate().await.expect("drained");
+    listener.texts(SOME).await;
     let seen = numbers.stop().await;
     let room = &seen["room"];
-    assert!(seen["written"].as_u64() > Some(10), "{seen}");
+    assert!(seen["written"].as_u64() >= Some(3 * SOME as u64), "{seen}");
     assert_eq!((&room["missing"], &room["twice"], &room["ordered"]), (&json!(0), &json!(0), &json!(true)), "{seen}");
     assert_eq!(seen["refused"], json!([]), "{seen}");
     let live = &seen["live"];

@@ -106,6 +106,7 @@ mod tests {
 
     fn identity(mut claims: Value) -> Result<Identity, String> {
         claims["sub"] = "ann".into();
+        claims["exp"] = 4_000_000_000_u64.into();
         serde_json::from_value::<Claims>(claims).unwrap().identity()
     }
 
@@ -125,6 +126,7 @@ mod tests {
     #[test]
     fn a_token_without_them_or_with_null_gives_none() {
         let plain = identity(json!({})).unwrap();
+        assert_eq!(plain.expires, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000)));
         assert_eq!((plain.groups.len(), plain.tags.len()), (0, 0));
         assert_eq!(identity(json!({"groups": null, "tags": null})), Ok(plain));
     }

@@ -8,6 +8,9 @@ use crate::{
     two::Two,
 };
 
+/// The counts of a busy machine's nodes are waited for.
+const COUNTED: &str = "[bridge]\ncount_quiet = \"300ms\"\n";
+
 /// Pushes a comment, and says how many got it.
 async fn reached(gateway: &Gateway, target: Value, text: &str) -> u64 {
     let (status, answer) = push(gateway, &json!({"target": target, "message": comment(text)})).await;
@@ -44,7 +47,7 @@ async fn got(clients: &mut [Ws; 3]) -> [Vec<String>; 3] {
 
 #[tokio::test]
 async fn a_push_reaches_a_group_a_selector_or_everyone_but_some() {
-    let nodes = Two::start().await;
+    let nodes = Two::with(COUNTED).await;
     let mut clients = three(&nodes).await;
     let bob = clients[1].stay().session;
     let rows = [
@@ -70,7 +73,7 @@ async fn a_push_reaches_a_group_a_selector_or_everyone_but_some() {
 
 #[tokio::test]
 async fn services_put_sessions_into_groups_and_set_their_tags() {
-    let nodes = Two::start().await;
+    let nodes = Two::with(COUNTED).await;
     let mut clients = three(&nodes).await;
     let body = json!({"target": {"tags": "plan=pro"}, "joinGroups": ["vips"], "setTags": {"level": "9"}});
     assert_eq!(update(&nodes.one, body).await, 2);
@@ -93,7 +96,8 @@ async fn services_put_sessions_into_groups_and_set_their_tags() {
 
 #[tokio::test]
 async fn rules_put_sessions_into_groups_as_their_tags_change() {
-    let nodes = Two::with("[session.groups]\nwest-pros = \"plan=pro AND region IN (eu, us)\"\n").await;
+    let nodes =
+        Two::with(&format!("{COUNTED}[session.groups]\nwest-pros = \"plan=pro AND region IN (eu, us)\"\n")).await;
     let mut clients = three(&nodes).await;
     let pros = || json!({"group": "west-pros"});
     assert_eq!(reached(&nodes.two, pros(), "one").await, 1);
@@ -107,7 +111,7 @@ async fn rules_put_sessions_into_groups_as_their_tags_change() {
 
 #[tokio::test]
 async fn who_is_kicked_is_told_why_and_does_not_come_back() {
-    let nodes = Two::start().await;
+    let nodes = Two::with(COUNTED).await;
     let [ann, mut bob, cid] = three(&nodes).await;
     let (status, answer) =
         post(&nodes.two, "/v1/kick", &json!({"target": {"group": "staff"}, "reason": "go home"})).await;

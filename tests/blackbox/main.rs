@@ -6,6 +6,7 @@ mod admission;
 mod aging;
 mod bad_input;
 mod channels;
+mod chaos;
 mod command_line;
 mod drain;
 mod groups;

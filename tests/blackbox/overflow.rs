@@ -17,6 +17,8 @@ const CONFIG: &str = r#"
 [session]
 outbox_bytes_max = 16384
 outbox_frames_max = 16
+[cluster]
+presence_members_max = 64
 [edge]
 frame_bytes_max = 8192
 send_buffer_bytes = 4096

@@ -86,7 +86,13 @@ async fn a_request_whose_client_goes_is_cancelled_also_in_the_queue() {
     // The credit is free again, and what waited is gone: the next delivery is a new client's.
     let mut third = Ws::connect(&gateway).await;
     third.send(json!({"id": 8, "request": {"message": {"messageType": "GET_QUOTE", "payload": {"sku": "new"}}}})).await;
-    let delivery = billing.delivery().await;
+    let mut delivery = billing.delivery().await;
+    // Of two clients that go the order is not promised: what waited may be taken a moment before it is cancelled.
+    if envelope(&delivery).payload.ends_with(b"a1") {
+        let told = billing.frame().await;
+        assert!(matches!(&told, Got::Cancel(cancel) if cancel.delivery_id == delivery.delivery_id), "{told:?}");
+        delivery = billing.delivery().await;
+    }
     assert!(envelope(&delivery).payload.ends_with(b"new"), "{delivery:?}");
 }
 

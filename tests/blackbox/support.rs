@@ -68,7 +68,8 @@ impl Stay {
         json!({"sessionId": self.session, "token": self.token, "received": self.received.to_string(), "channels": channels})
     }
 
-    fn took(&mut self, frame: &Value) {
+    /// Counts a frame of the gateway, and keeps what it says.
+    pub(crate) fn took(&mut self, frame: &Value) {
         if let Some(connected) = frame["connected"].as_object() {
             let text = |key: &str| connected.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             (self.session, self.token) = (text("sessionId"), text("resumeToken"));

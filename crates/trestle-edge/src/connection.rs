@@ -5,7 +5,7 @@
 //! heard, and one that is not heard still is written to; nothing is taken from the outbox before what was taken is with
 //! the kernel; when the socket ends, the stay goes on without it, if it may.
 
-use std::{collections::HashSet, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::SystemTime, vec};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::SystemTime, vec};
 
 use bytes::Bytes;
 use tokio::{
@@ -416,12 +416,7 @@ impl Connection {
             // Its window has just ended: the client begins anew.
             return Some(CloseCode::Restart);
         }
-        if !had.is_empty() {
-            self.drop_had(&had);
-            if self.write_taken(socket).is_some() {
-                return Some(CloseCode::Internal);
-            }
-        }
+        self.stay.had_elsewhere(had);
         channels.into_iter().for_each(|again| self.stay.join_again(again));
         if resumed {
             self.stay.reappear();
@@ -429,15 +424,6 @@ impl Connection {
         let change = if resumed { v1::SessionChange::SessionResumed } else { v1::SessionChange::SessionConnected };
         self.edge.tell(&self.stay, change);
         asked.close
-    }
-
-    /// Takes out what waits, but for live messages that came by the other node.
-    fn drop_had(&mut self, had: &HashSet<u64>) {
-        self.stay.member.outbox.take(usize::MAX, &mut self.taken);
-        self.taken.retain(|taken| match taken {
-            Taken::Frame(_, Some(label)) => label.offset != 0 || !had.contains(&label.id),
-            Taken::Frame(_, None) | Taken::Gap(_) => true,
-        });
     }
 
     /// What others want, but for the stay itself.

@@ -358,6 +358,8 @@ impl Visit<'_> {
         stay.replay.restart(0);
         // Those that were joined to take over live messages are joined anew, and told of.
         stay.leave_channels();
+        // What came meanwhile is missing as well: heard before the gap, it would stand where nothing seems to be missing.
+        stay.member.outbox.take(usize::MAX, &mut Vec::new());
         stay.tell_gap("", GapReason::Failover);
         let mut channels = Vec::new();
         let mut known = Vec::new();

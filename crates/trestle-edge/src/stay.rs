@@ -5,10 +5,10 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -31,6 +31,10 @@ use crate::{
 
 /// Longest reason of a kick, in bytes: a close frame has room for 123 (RFC 6455, 5.5).
 const KICK_REASON_BYTES_MAX: usize = 100;
+/// How long a live message that a client had from another node may still come here: nodes hear the same message at
+/// different times, healthy servers of a cluster within milliseconds.
+const HAD_FOR: Duration = Duration::from_secs(10);
+
 /// Ids of live messages that are remembered while a client moves to another node, the latest: a second at 4,096 messages.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -79,8 +83,16 @@ pub(crate) struct Stay {
     pub(crate) kicked: Option<String>,
     /// Since [`Wish::Remember`]; `None` before.
     remembered: Option<VecDeque<u64>>,
+    /// What the node that had the session before has delivered live, while it may still come here.
+    had: Option<Box<Had>>,
     /// Reused between rounds.
     actions: Vec<Action>,
+}
+
+/// Live messages that a client has had from another node.
+struct Had {
+    ids: HashSet<u64>,
+    until: Instant,
 }
 
 /// A client that wants to be let in.
@@ -140,6 +152,7 @@ impl Stay {
             broken: false,
             kicked: None,
             remembered: None,
+            had: None,
             actions: Vec::new(),
         })
     }
@@ -337,6 +350,25 @@ impl Stay {
     /// The ids that were.
     pub(crate) fn remembered(&mut self) -> Vec<u64> {
         self.remembered.take().unwrap_or_default().into()
+    }
+
+    /// Live messages of these ids have come by another node, and are not to be written again, also if the bus brings them
+    /// here only later.
+    pub(crate) fn had_elsewhere(&mut self, ids: HashSet<u64>) {
+        self.had = (!ids.is_empty()).then(|| Box::new(Had { ids, until: now() + HAD_FOR }));
+    }
+
+    /// Whether what was taken from the outbox is still to be written.
+    pub(crate) fn is_wanted(&mut self, taken: &Taken) -> bool {
+        let Some(had) = &mut self.had else { return true };
+        if had.until <= now() {
+            self.had = None;
+            return true;
+        }
+        match taken {
+            Taken::Frame(_, Some(label)) if label.offset == 0 => !had.ids.remove(&label.id),
+            Taken::Frame(..) | Taken::Gap(_) => true,
+        }
     }
 
     /// Takes answers that come from where the session was. One that was given up as lost is not given again.

@@ -8,10 +8,14 @@
 mod balancer;
 mod check;
 mod cut_off;
+mod drained;
 mod fleet;
+mod gateway_killed;
 mod json;
+mod leaving;
 mod listen;
 mod nats_killed;
+mod restarted;
 mod run;
 mod speak;
 mod stopped_reader;

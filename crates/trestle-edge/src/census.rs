@@ -12,7 +12,7 @@ use trestle_wire::{
     v1::{self, target::Target},
 };
 
-use crate::{Edge, stay};
+use crate::Edge;
 
 /// Sessions of a page, if the asker does not say.
 const LIMIT_DEFAULT: usize = 100;
@@ -52,7 +52,7 @@ impl Edge {
         let span = |span: Duration| prost_types::Duration::try_from(span).ok();
         v1::SessionInfo {
             session_id: member.session.to_string(),
-            state: stay::state(facts.state).into(),
+            state: v1::SessionState::from(facts.state).into(),
             user: facts.user.as_ref().map(ToString::to_string).unwrap_or_default(),
             address: facts.address.map(|address| address.to_string()).unwrap_or_default(),
             node: self.node.to_string(),

@@ -27,9 +27,10 @@ use crate::{
     lane::Done,
     part::{End, part},
     resume::{self, Arrival},
-    stay::{Admit, Asked, Stay, Wish},
+    stay::{Admit, Asked, Stay},
     upgrade::Hello,
     websocket::{Step, Stream, WebSocket},
+    wish::Told,
     write::BATCH_FRAMES_MAX,
 };
 
@@ -158,8 +159,10 @@ impl Connection {
                     let asked = self.stay.done(done);
                     self.obey(socket, asked)
                 }
-                Came::Mail(Mail::Edge(wish)) => match wish.downcast::<Wish>().map(|wish| *wish) {
-                    Ok(Wish::Yield(give)) => match give.send(self.stay) {
+                Came::Mail(mail) => match self.stay.told(mail) {
+                    Told::Asked(asked) => self.obey(socket, asked),
+                    Told::Leave(notice) => self.ask_to_leave(socket, notice),
+                    Told::Yield(give) => match give.send(self.stay) {
                         Ok(()) => return (End::Close(CloseCode::Replaced), None),
                         // Whoever asked has given up.
                         Err(stay) => {
@@ -167,17 +170,7 @@ impl Connection {
                             Next::Go
                         }
                     },
-                    Ok(wish) => self.wish(socket, wish),
-                    Err(_) => Next::Go,
                 },
-                Came::Mail(mail) => {
-                    let asked = match mail {
-                        Mail::Update { change, done } => self.stay.update(change, done),
-                        Mail::Kick { reason } => self.stay.kick(reason),
-                        Mail::Edge(_) => Asked::default(),
-                    };
-                    self.obey(socket, asked)
-                }
                 Came::Deadline => self.deadline(socket),
                 Came::Drain => {
                     self.draining = true;
@@ -426,28 +419,6 @@ impl Connection {
         asked.close
     }
 
-    /// What others want, but for the stay itself.
-    fn wish<S: Stream>(&mut self, socket: &mut WebSocket<S>, wish: Wish) -> Next {
-        match wish {
-            Wish::Remember(done) => {
-                self.stay.remember();
-                let _told = done.send(());
-                Next::Go
-            }
-            Wish::Late(frames) => {
-                self.stay.heard_late(frames);
-                Next::Go
-            }
-            Wish::Join(group) => {
-                self.stay.join(group);
-                Next::Go
-            }
-            Wish::Leave(notice) => self.ask_to_leave(socket, notice),
-            Wish::Gone => self.event(socket, Event::Claimed),
-            Wish::Yield(_) => Next::Go,
-        }
-    }
-
     /// Tells the client to connect again, and gives it time for that.
     fn ask_to_leave<S: Stream>(&mut self, socket: &mut WebSocket<S>, notice: v1::DrainNotice) -> Next {
         self.leave_at = None;
@@ -466,7 +437,7 @@ impl Connection {
             return self.event(socket, Event::Drain);
         }
         if self.leave_at.is_some_and(|at| at <= now) {
-            return self.ask_to_leave(socket, self.edge.notice());
+            return self.ask_to_leave(socket, self.edge.notice(self.edge.elsewhere()));
         }
         self.event(socket, Event::Tick)
     }

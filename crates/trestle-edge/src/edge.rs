@@ -10,15 +10,15 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use trestle_auth::{Channels, Gate};
+use trestle_auth::{Channels, Gate, Identity};
 use trestle_bus::{BusError, Fabric};
 use trestle_cluster::{Nodes, Presence, Registry, Ticket};
 use trestle_codec::Limits;
-use trestle_hub::{Hub, Member};
+use trestle_hub::Hub;
 use trestle_schema::Schemas;
 use trestle_session::{Rules, SessionConfig, Spills};
 use trestle_telemetry::trace::Tracer;
-use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, UserId, v1};
+use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, v1};
 
 use crate::{
     EdgeConfig, Hello, Stream, admission::Admission, connection, handled::Handled, metrics::Metrics, stay::Stay,
@@ -202,16 +202,10 @@ impl Edge {
         let _written = tokio::time::timeout(self.config.close_timeout, self.registry.flush()).await;
     }
 
-    /// Takes in a member, whatever it was called before.
-    ///
-    /// # Errors
-    /// `bus_away` if its subjects cannot be listened to.
-    pub(crate) async fn arrive(
-        &self,
-        member: &Arc<Member>,
-        user: Option<&UserId>,
-    ) -> Result<trestle_hub::Presence, Refusal> {
-        self.hub.arrive(member, user).await
+    /// Why `identity` may not listen to `channel`, which the refusal names; `None` if it may.
+    pub(crate) fn forbids(&self, identity: &Identity, channel: &ChannelName) -> Option<Refusal> {
+        let refusal = self.channels.may_subscribe(identity, channel).err()?;
+        Some(refusal.field(channel.as_str()))
     }
 
     /// Whether `channel` keeps a history.
@@ -230,7 +224,7 @@ impl Edge {
     }
 
     /// The token that resumes `stay` next.
-    pub(crate) fn token(&self, stay: &Stay, identity: &trestle_auth::Identity, epoch: u64) -> String {
+    pub(crate) fn token(&self, stay: &Stay, identity: &Identity, epoch: u64) -> String {
         let issued = SystemTime::now();
         let longest = issued + self.config.resume_token_ttl;
         self.registry.issue(&Ticket {

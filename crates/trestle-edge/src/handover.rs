@@ -27,6 +27,9 @@ const REST_AT_ONCE: usize = 1024;
 /// How long answers are sent on: no request takes longer by default (`session.request_timeout_max`).
 const LATE_MAX: Duration = Duration::from_secs(60);
 
+/// [`v1::Handover::first`] where no client can go on by its count: its frames are not there.
+pub(crate) const NO_STREAM: u64 = u64::MAX;
+
 /// What the node that claims `stay` gets. Answers that are still to come are sent on to it.
 pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Handover {
     let edge = Arc::clone(&stay.edge);
@@ -42,19 +45,17 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
             handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.saw(*id)).collect();
         }
         None => {
-            handover.frames.clear();
-            handover.first = u64::MAX;
+            give_up_stream(&mut handover);
             handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.is_open(*id)).collect();
         }
     }
     let bytes: usize = handover.frames.iter().map(Bytes::len).sum();
     if bytes + ANSWER_BYTES_RESERVED > edge.fabric.bus.payload_bytes_max() {
         tracing::warn!(bytes, session = handover.session_id, "what waits for a session is more than the bus takes");
-        handover.frames.clear();
-        handover.first = u64::MAX;
+        give_up_stream(&mut handover);
         handover.outstanding.retain(|id| stay.session.is_open(*id));
     }
-    if handover.first != u64::MAX {
+    if handover.first != NO_STREAM {
         add_half_joined(&mut stay, &mut handover);
     }
     if let Ok(node) = NodeId::parse(&claim.node) {
@@ -71,12 +72,12 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
     // Found until it lies where it is looked for next: who asks before that waits.
     let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
-    if handover.first != u64::MAX {
+    if handover.first != NO_STREAM {
         add_half_joined(&mut stay, &mut handover);
-    }
-    if handover.first != u64::MAX && !is_planted(Fault::ParkedAnswers) {
-        // Their answers are among the frames, or came before them; others will not come any more.
-        handover.outstanding = stay.session.answered_frames().collect();
+        if !is_planted(Fault::ParkedAnswers) {
+            // Their answers are among the frames, or came before them; others will not come any more.
+            handover.outstanding = stay.session.answered_frames().collect();
+        }
     }
     match edge.registry.park(&handover).await {
         Ok(()) => _ = edge.metrics.parked.inc(),
@@ -92,6 +93,12 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
 pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
     let skip = usize::try_from(received.checked_sub(handover.first)?).ok()?;
     (skip <= handover.frames.len()).then_some(skip)
+}
+
+/// Nobody goes on with its frames.
+fn give_up_stream(handover: &mut v1::Handover) {
+    handover.frames.clear();
+    handover.first = NO_STREAM;
 }
 
 /// Leaves everything, then takes out what waits.
@@ -114,7 +121,7 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     stay.groups.clear();
     stay.presence = None;
     if stay.broken {
-        handover.first = u64::MAX;
+        give_up_stream(&mut handover);
         return handover;
     }
     handover.live_ids = stay.remembered();
@@ -122,8 +129,7 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
         stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
     let Some(rest) = rest(&stay.member).await else {
         tracing::warn!(session = handover.session_id, "what was spilled for a session cannot be read back");
-        handover.frames.clear();
-        handover.first = u64::MAX;
+        give_up_stream(&mut handover);
         return handover;
     };
     for taken in rest {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use trestle_hub::Member;
 use trestle_wire::v1;
 
-use crate::{Edge, stay::Wish};
+use crate::{Edge, wish::Wish};
 
 /// How often notices go out: batches of a tenth of a second are too small to be a storm, and cost few wakeups.
 const BATCH: Duration = Duration::from_millis(100);
@@ -54,9 +54,10 @@ impl Edge {
         let batches = (spread.as_millis() / BATCH.as_millis()).max(1) as usize;
         let size = members.len().div_ceil(batches).max(1);
         for batch in members.chunks(size) {
+            let endpoint = self.elsewhere();
             for member in batch {
                 // A client that reads nothing now is parted from at the end.
-                let _sent = Wish::Leave(self.notice()).send(member);
+                let _sent = Wish::Leave(self.notice(endpoint.clone())).send(member);
             }
             sleep(BATCH).await;
         }
@@ -67,12 +68,11 @@ impl Edge {
         Duration::from_secs_f64(clients as f64 / f64::from(self.config.leave_rate))
     }
 
-    /// What a client is told that is to go on elsewhere.
-    pub(crate) fn notice(&self) -> v1::DrainNotice {
-        let endpoint = self.elsewhere().unwrap_or_default();
+    /// What a client is told that is to go on elsewhere, at `endpoint` if that is known.
+    pub(crate) fn notice(&self, endpoint: Option<String>) -> v1::DrainNotice {
         let wait = BATCH.mul_f64(fastrand::f64());
         v1::DrainNotice {
-            endpoint,
+            endpoint: endpoint.unwrap_or_default(),
             reconnect_after: prost_types::Duration::try_from(wait).ok(),
             deadline: prost_types::Duration::try_from(self.config.drain_grace).ok(),
         }
@@ -83,7 +83,7 @@ impl Edge {
     }
 
     /// Where the other node with the fewest sessions is reached; `None` if nobody says.
-    fn elsewhere(&self) -> Option<String> {
+    pub(crate) fn elsewhere(&self) -> Option<String> {
         let least = self.others().filter(|node| !node.endpoint.is_empty());
         least.min_by_key(|node| node.active).map(|node| node.endpoint)
     }

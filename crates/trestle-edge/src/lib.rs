@@ -32,6 +32,7 @@ mod seats;
 mod stay;
 mod upgrade;
 mod websocket;
+mod wish;
 mod write;
 
 pub use accept::Accept;

@@ -7,9 +7,9 @@ use prometheus_client::{
 };
 use trestle_wire::{CloseCode, Reason, v1};
 
-/// Why something was refused.
+/// Why something was refused or dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refused {
+struct Why {
     reason: &'static str,
 }
 
@@ -17,12 +17,6 @@ struct Refused {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Closed {
     code: u16,
-}
-
-/// Why messages were dropped.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Dropped {
-    reason: &'static str,
 }
 
 /// How a client that wanted to resume got on.
@@ -50,7 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) messages_out: Counter,
     pub(crate) frames_out: Counter,
     pub(crate) bytes_out: Counter,
-    refusals: Family<Refused, Counter>,
+    refusals: Family<Why, Counter>,
     closes: Family<Closed, Counter>,
     pub(crate) pending: Gauge,
     pub(crate) handed_over: Counter,
@@ -58,7 +52,7 @@ pub(crate) struct Metrics {
     pub(crate) events_dropped: Counter,
     pub(crate) turned_away: Counter,
     resumes: Family<Resumed, Counter>,
-    dropped: Family<Dropped, Counter>,
+    dropped: Family<Why, Counter>,
 }
 
 impl Metrics {
@@ -104,7 +98,7 @@ impl Metrics {
 
     /// A client is told of messages that its outbox had no room for.
     pub(crate) fn dropped(&self, gap: &v1::Gap) {
-        self.dropped.get_or_create(&Dropped { reason: gap.reason().as_str_name() }).inc_by(gap.count);
+        self.dropped.get_or_create(&Why { reason: gap.reason().as_str_name() }).inc_by(gap.count);
     }
 
     /// Counts a stay without a connection.
@@ -121,7 +115,7 @@ impl Metrics {
     /// A client is told an error; `word` is one of the table's, or a service's own.
     pub(crate) fn refused(&self, word: &str) {
         let known = Reason::ALL.iter().map(|reason| reason.row().word).find(|known| *known == word);
-        self.refusals.get_or_create(&Refused { reason: known.unwrap_or("service") }).inc();
+        self.refusals.get_or_create(&Why { reason: known.unwrap_or("service") }).inc();
     }
 
     /// The gateway closes a connection.

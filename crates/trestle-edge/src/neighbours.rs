@@ -20,10 +20,7 @@ use trestle_wire::{
     v1::{self, claim_answer, node_answer, node_ask},
 };
 
-use crate::{
-    Edge, handover,
-    stay::{Stay, Wish},
-};
+use crate::{Edge, handover, stay::Stay, wish::Wish};
 
 /// How long a client's task may take to give up its stay: it does so between two steps.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(1);

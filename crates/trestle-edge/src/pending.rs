@@ -9,11 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use trestle_hub::Mail;
 use trestle_session::{Event, State};
 
-use crate::{
-    handover,
-    lane::Done,
-    stay::{Stay, Wish},
-};
+use crate::{handover, lane::Done, stay::Stay, wish::Told};
 
 /// How long a stay that is parked lets its requests end: what comes later has nobody to be told.
 const PARK_WAIT: Duration = Duration::from_secs(2);
@@ -67,10 +63,15 @@ pub(crate) async fn keep(mut stay: Box<Stay>) {
             window.as_mut().poll(context).map(|()| Came::Window)
         });
         match came.await {
-            Came::Mail(mail) => match take(stay, mail) {
-                Some(kept) => stay = kept,
-                None => return,
-            },
+            Came::Mail(mail) => {
+                if let Told::Yield(give) = stay.told(mail) {
+                    match give.send(stay) {
+                        Ok(()) => return,
+                        // Whoever asked has given up: it stays here.
+                        Err(kept) => stay = kept,
+                    }
+                }
+            }
             Came::Done(done) => _ = stay.done(done),
             Came::Overflow => stay.give_up_stream(),
             Came::Window if leaving.is_none() => _ = stay.on(Event::Tick),
@@ -82,25 +83,4 @@ pub(crate) async fn keep(mut stay: Box<Stay>) {
         }
     }
     stay.leave_all();
-}
-
-/// Does what others want; `None` if the stay went with it.
-fn take(mut stay: Box<Stay>, mail: Mail) -> Option<Box<Stay>> {
-    match mail {
-        Mail::Update { change, done } => _ = stay.update(change, done),
-        Mail::Kick { reason } => _ = stay.kick(reason),
-        Mail::Edge(wish) => match wish.downcast::<Wish>().map(|wish| *wish) {
-            // Whoever asked may have given up: then it stays here.
-            Ok(Wish::Yield(give)) => return give.send(stay).err(),
-            Ok(Wish::Remember(done)) => {
-                stay.remember();
-                let _told = done.send(());
-            }
-            Ok(Wish::Late(frames)) => stay.heard_late(frames),
-            Ok(Wish::Join(group)) => stay.join(group),
-            Ok(Wish::Gone) => _ = stay.on(Event::Claimed),
-            Ok(Wish::Leave(_)) | Err(_) => {}
-        },
-    }
-    Some(stay)
 }

@@ -27,10 +27,11 @@ use trestle_wire::{
 use crate::{
     Edge,
     act::{Actor, Again},
-    handover,
+    handover::{self, NO_STREAM},
     neighbours::yielded,
-    stay::{Admit, Stay, Wish},
+    stay::{Admit, Stay},
     upgrade::Hello,
+    wish::Wish,
 };
 
 /// How long the node that holds a session may take to answer: it is asked by a client that waits.
@@ -76,7 +77,7 @@ pub(crate) async fn admit(stay: &mut Stay, hello: &mut Hello, admit: Admit) -> R
     }
     let identity = edge.gate.admit(token.as_deref())?;
     let user = identity.user.clone();
-    stay.presence = Some(edge.arrive(&stay.member, user.as_ref()).await?);
+    stay.presence = Some(edge.hub.arrive(&stay.member, user.as_ref()).await?);
     let resume_token = edge.token(stay, &identity, FIRST_EPOCH);
     Ok(Arrival::of(None, Event::Admitted(Ok(Admitted::New { identity, resume_token }))))
 }
@@ -89,7 +90,10 @@ async fn go_on(
     id: u32,
     resume: Resume,
 ) -> Result<Option<Arrival>, Refusal> {
-    let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else { return Ok(None) };
+    let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else {
+        edge.metrics.resumed("refused");
+        return Ok(None);
+    };
     let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed };
     let (session, left) = match visit.here().await {
         Ok(arrival) => return Ok(Some(arrival)),
@@ -117,13 +121,9 @@ async fn spend(
 ) -> Result<Option<(Identity, Claimed)>, Refusal> {
     let ticket = match edge.registry.read(&resume.token) {
         Ok(ticket) if ticket.session == resume.session => ticket,
-        Ok(_) => {
-            edge.metrics.resumed("refused");
-            return Ok(None);
-        }
+        Ok(_) => return Ok(None),
         Err(refused) => {
             tracing::debug!(%refused, session = %resume.session, "a resume token is not accepted");
-            edge.metrics.resumed("refused");
             return Ok(None);
         }
     };
@@ -132,7 +132,6 @@ async fn spend(
         Some(token) => {
             let identity = edge.gate.admit(Some(token))?;
             if identity.user != ticket.user {
-                edge.metrics.resumed("refused");
                 return Ok(None);
             }
             identity
@@ -144,7 +143,6 @@ async fn spend(
         Err(ClaimRefused::Away(error)) => Err(Refusal::from(error)),
         Err(refused) => {
             tracing::debug!(%refused, session = %resume.session, "a session cannot be resumed");
-            edge.metrics.resumed("refused");
             Ok(None)
         }
     }
@@ -244,7 +242,7 @@ impl Visit<'_> {
             Some(node) => matches!(self.ask(node, true).await, Some(Answer::Prepared(true))),
             None => false,
         };
-        stay.presence = Some(edge.arrive(&stay.member, self.identity.user.as_ref()).await?);
+        stay.presence = Some(edge.hub.arrive(&stay.member, self.identity.user.as_ref()).await?);
         if let Some(held) = left.held.take() {
             // Only now: answers that are still to come find the session where it is.
             let claim = v1::Claim { received: None, ..self.claim(false) };
@@ -303,8 +301,8 @@ impl Visit<'_> {
                 continue;
             }
             // Also those that the client did not name.
-            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, &channel) {
-                refused.push((channel, refusal.field(position.channel.as_str())));
+            if let Some(refusal) = self.edge.forbids(&self.identity, &channel) {
+                refused.push((channel, refusal));
                 continue;
             }
             let history = self.edge.keeps(&channel);
@@ -364,9 +362,9 @@ impl Visit<'_> {
         let mut channels = Vec::new();
         let mut known = Vec::new();
         for (channel, offset) in &self.resume.channels {
-            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
+            if let Some(refusal) = self.edge.forbids(&self.identity, channel) {
                 if !refused.iter().any(|(name, _)| name == channel) {
-                    refused.push((channel.clone(), refusal.field(channel.as_str())));
+                    refused.push((channel.clone(), refusal));
                 }
                 continue;
             }
@@ -406,8 +404,8 @@ impl Visit<'_> {
         }
         let actor = Actor { user: self.identity.user.clone(), ..stay.actor() };
         for (channel, _) in &self.resume.channels {
-            if let Err(refusal) = self.edge.channels.may_subscribe(&self.identity, channel) {
-                refused.push((channel.clone(), refusal.field(channel.as_str())));
+            if let Some(refusal) = self.edge.forbids(&self.identity, channel) {
+                refused.push((channel.clone(), refusal));
             } else if !self.edge.keeps(channel) {
                 match actor.listen_now(channel, self.watched(channel)).await {
                     Ok(listening) => stay.seat(channel.clone(), listening),
@@ -478,8 +476,8 @@ impl Visit<'_> {
 impl Left {
     fn of(handover: v1::Handover) -> Self {
         let v1::Handover { groups, tags, outstanding, first, .. } = handover;
-        // Frames that cannot be gone on with take the answers among them along.
-        let outstanding = if first == u64::MAX { outstanding } else { Vec::new() };
+        // Frames that were not gone on with take the answers among them along.
+        let outstanding = if first == NO_STREAM { outstanding } else { Vec::new() };
         Self { held: None, groups, tags: tags.into_iter().collect(), outstanding }
     }
 

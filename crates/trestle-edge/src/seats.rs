@@ -19,11 +19,7 @@ use trestle_hub::Seat;
 use trestle_session::{Event, Label, State};
 use trestle_wire::{ChannelName, GroupName, Refusal, v1};
 
-use crate::{
-    act::Again,
-    lane::Regrouped,
-    stay::{Stay, Wish},
-};
+use crate::{act::Again, lane::Regrouped, stay::Stay, wish::Wish};
 
 /// Before a group that could not be joined is tried again: as a room's log.
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
@@ -146,10 +142,7 @@ impl Stay {
 
     /// Leaves the channels that `identity` may not listen to, and says why.
     pub(crate) fn leave_forbidden(&mut self, identity: &Identity) -> Vec<(ChannelName, Refusal)> {
-        let refused = |channel: &ChannelName| {
-            let refusal = self.edge.channels.may_subscribe(identity, channel).err()?;
-            Some((channel.clone(), refusal.field(channel.as_str())))
-        };
+        let refused = |channel: &ChannelName| Some((channel.clone(), self.edge.forbids(identity, channel)?));
         let refused: Vec<_> = self.seats.keys().filter_map(refused).collect();
         refused.iter().for_each(|(channel, _)| self.unseat(channel));
         refused

@@ -1,10 +1,9 @@
 //! A client's stay on this node: all that is held for it, with or without a socket.
 //!
 //! What always holds: one task owns a stay. It gives it up whole, to the task that has the client's next socket
-//! ([`Wish::Yield`]); when it drops it, seats, groups, presence and requests go with it.
+//! ([`Wish::Yield`](crate::wish::Wish::Yield)); when it drops it, seats, groups, presence and requests go with it.
 
 use std::{
-    any::Any,
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
@@ -14,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 use trestle_cluster::FIRST_EPOCH;
 use trestle_codec::{Encoded, Encoding, Resume, encode};
-use trestle_hub::{Facts, Mail, Member, Presence, Seat};
+use trestle_hub::{Facts, Member, Presence, Seat};
 use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, State, Taken};
 use trestle_wire::{
     ChannelName, GroupName, Reason, Refusal, SessionId,
@@ -38,30 +37,6 @@ const HAD_FOR: Duration = Duration::from_secs(10);
 /// Ids of live messages that are remembered while a client moves to another node, the latest: a second at 4,096 messages.
 const REMEMBERED_MAX: usize = 4096;
 
-/// What others want of the task that owns a stay, by [`Mail::Edge`].
-pub(crate) enum Wish {
-    /// The client has a new socket, here or on another node: give the stay up.
-    Yield(oneshot::Sender<Box<Stay>>),
-    /// The client is about to move: remember what is delivered live.
-    Remember(oneshot::Sender<()>),
-    /// The client is asked to connect again.
-    Leave(v1::DrainNotice),
-    /// Answers that came after the session had moved here.
-    Late(Vec<v1::ServerFrame>),
-    /// A group that could not be joined is tried again.
-    Join(GroupName),
-    /// The session has gone on elsewhere, without a word to this node.
-    Gone,
-}
-
-impl Wish {
-    /// Puts it into a member's mailbox; `false` if its task has ended or does not keep up.
-    pub(crate) fn send(self, member: &Member) -> bool {
-        let wish: Box<dyn Any + Send> = Box::new(self);
-        member.mail.post(Mail::Edge(wish)).is_ok()
-    }
-}
-
 /// All that is held for a client.
 pub(crate) struct Stay {
     pub(crate) edge: Arc<Edge>,
@@ -81,7 +56,7 @@ pub(crate) struct Stay {
     pub(crate) broken: bool,
     /// Why an operator or a service has ended it.
     pub(crate) kicked: Option<String>,
-    /// Since [`Wish::Remember`]; `None` before.
+    /// Since [`Stay::remember`]; `None` before.
     remembered: Option<VecDeque<u64>>,
     /// What the node that had the session before has delivered live, while it may still come here.
     had: Option<Box<Had>>,
@@ -428,7 +403,7 @@ impl Stay {
         self.edge.registry.note(v1::SessionRecord {
             session_id: self.member.session.to_string(),
             epoch: self.epoch,
-            state: state(self.session.state()).into(),
+            state: v1::SessionState::from(self.session.state()).into(),
             user: self.session.identity().user.as_ref().map(ToString::to_string).unwrap_or_default(),
             node: self.edge.node.to_string(),
             address: facts.address.map(|address| address.to_string()).unwrap_or_default(),
@@ -450,16 +425,6 @@ impl Stay {
                 tracing::debug!(%error, %session, "that a session is over is not written yet");
             }
         });
-    }
-}
-
-/// A session's state on the wire.
-pub(crate) fn state(state: State) -> v1::SessionState {
-    match state {
-        State::Connecting => v1::SessionState::Connecting,
-        State::Active => v1::SessionState::Active,
-        State::Pending => v1::SessionState::Pending,
-        State::Expired => v1::SessionState::Expired,
     }
 }
 

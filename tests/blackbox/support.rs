@@ -25,6 +25,15 @@ pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/ex
 /// shop.v1.Quote { sku: "a1", cents: 199 }
 pub(crate) const QUOTE: &[u8] = &[0x0a, 2, b'a', b'1', 0x10, 0xc7, 0x01];
 
+/// `shop.v1.OrderPaid`, as a service sees it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OrderPaid {
+    #[prost(string, tag = "1")]
+    pub(crate) order_id: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) cents: i64,
+}
+
 /// A gateway with the example schemas and no services of its own.
 pub(crate) async fn quiet() -> Gateway {
     gateway(&["--schemas", EXAMPLES]).await

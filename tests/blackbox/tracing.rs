@@ -9,20 +9,11 @@ use tokio::sync::oneshot;
 use trestle_service::{Context, Nack, Service, Target};
 use trestle_testkit::{Collector, Gateway, otel::Span};
 
-use crate::support::{EXAMPLES, PATIENCE, Ws, comment, file, gateway};
+use crate::support::{EXAMPLES, OrderPaid, PATIENCE, Ws, comment, file, gateway};
 
 /// The example of the specification; the client's own span is `00f067aa0ba902b7`.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENTS_SPAN: &str = "00f067aa0ba902b7";
-
-/// What is sent and pushed here, as the service sees it.
-#[derive(Clone, PartialEq, prost::Message)]
-struct OrderPaid {
-    #[prost(string, tag = "1")]
-    order_id: String,
-    #[prost(int64, tag = "2")]
-    cents: i64,
-}
 
 /// A gateway that records `ratio` of its traces at `endpoint`, and its configuration.
 async fn traced(endpoint: &str, ratio: f64) -> (Gateway, NamedTempFile) {

@@ -18,6 +18,7 @@ use trestle_client::{Client, Error, Options, Outgoing};
 use trestle_service::{Context, Nack, Pusher, Service, Target};
 
 use super::{check::Said, listen::CHANNELS};
+use crate::support::OrderPaid;
 
 /// How often a speaker says something.
 const SAY_EVERY: Duration = Duration::from_millis(25);
@@ -35,14 +36,6 @@ pub(super) struct Comment {
 impl prost::Name for Comment {
     const NAME: &'static str = "Comment";
     const PACKAGE: &'static str = "chat.v1";
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct OrderPaid {
-    #[prost(string, tag = "1")]
-    order_id: String,
-    #[prost(int64, tag = "2")]
-    cents: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -38,7 +38,8 @@ pub(crate) struct Config {
     /// Folder of `.proto` files, or a descriptor set as `buf build -o` writes it. Not set: the schemas of the demo.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) schemas: Option<PathBuf>,
-    /// Where the embedded bus keeps its logs. Not set: in memory, and gone with the process.
+    /// Where the embedded bus keeps its logs, and what outlives a connection of each session. Not set: in memory, and gone
+    /// with the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Bytes of DURABLE and HANDLED messages that may wait for their services; beyond them a message is refused with

@@ -3,7 +3,7 @@
 //! In: a [`v1::Control`] of the bus. Out: [`Mail`] for each client's task that it concerns, and the number of those that
 //! have done it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -80,7 +80,8 @@ impl Core {
                 Some(None) | None => Members::new(),
             },
             Target::Everyone(v1::Everyone { except_sessions }) => {
-                all(&|member| !except_sessions.iter().any(|except| except == member.session.as_str()))
+                let except: HashSet<&str> = except_sessions.iter().map(String::as_str).collect();
+                all(&|member| !except.contains(member.session.as_str()))
             }
             // Nobody's sessions.
             Target::Channel(_) | Target::Inbox(_) => Members::new(),

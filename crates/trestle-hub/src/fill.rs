@@ -2,23 +2,16 @@
 //!
 //! What always holds: what the log has is fanned out in its order, each once; what it no longer has is told in a gap.
 
-use std::time::Duration;
-
 use prost::Message as _;
 use trestle_bus::{BusError, Place, Stored};
 use trestle_wire::v1::{self, GapReason};
 
 use crate::{
     listen::Core,
-    read::{PAGE, Read},
+    read::{PAGE, PAUSE, Read, TRIES_MAX},
     recall::{Lost, READ_BYTES_MAX},
     room::{Inside, Past, Room},
 };
-
-/// How often the log is asked again after a failed read before the gap is told instead: an election of a JetStream
-/// leader takes 4 to 10 s.
-const TRIES_MAX: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(3);
 
 impl Core {
     /// Fans out what the log has after the last offset heard, up to `until` or to its end, and tells what it has not.

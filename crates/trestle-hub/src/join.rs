@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
 use tokio::time::timeout;
+use trestle_auth::Namespace;
 use trestle_bus::{BusError, Stored};
 use trestle_codec::{Encoded, Since};
 use trestle_session::Pushed;
@@ -24,16 +24,13 @@ use crate::{
     Audience, Hub, Member, Seat,
     fanout::Parcel,
     listen::Core,
-    read::PAGE,
+    read::{PAGE, PAUSE, TRIES_MAX},
     recall::{Asked, Begin, Found, Lost, READ_BYTES_MAX, READ_MESSAGES_MAX, Recalled, Stint, Stretch},
     room::{Inside, Past, Room},
 };
 
 /// How long a client waits for the place where it begins: twice the store's time limit of 3 s, and a log that is behind.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a log that cannot be read is asked again in the middle of a recall: as when a room fills a gap.
-const TRIES_MAX: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(3);
 /// Read at once while the node remembers as much as it may.
 const FRUGAL: (usize, usize) = (PAGE, 256 << 10);
 
@@ -99,24 +96,18 @@ impl Hub {
     ) -> Result<Seat, Refusal> {
         let Join { channel, since } = join;
         let core = &self.core;
-        let overflow = core.channels.of(&channel)?.overflow.into();
-        let past = core.past(&channel)?;
-        let make = move |audience| Room::new(audience, overflow, past);
+        let namespace = core.channels.of(&channel)?;
+        let make = |audience| Room::new(audience, namespace.overflow.into(), core.past(&channel, namespace));
         let reserved = self.reserve(Audience::Channel(channel.clone()), make).await?;
         let room = Arc::clone(&reserved.room);
-        let listening = match (&room.past, since) {
-            (Some(_), Since::Now) => None,
-            (Some(past), _) => Some((past, Asked { since, absent, ttl: past.ttl })),
-            (None, _) => None,
-        };
-        let Some((past, asked)) = listening else {
+        let newcomer = Newcomer { core, member, channel: &channel };
+        let Some(past) = room.past.as_deref().filter(|_| since != Since::Now) else {
             let reason = if absent.is_some() { GapReason::Failover } else { GapReason::Retention };
             let lost = (since != Since::Now).then(|| Lost::unknown(reason));
-            let newcomer = Newcomer { core, member, channel: &channel };
             let (seat, ()) = reserved.seat(member, |inside| newcomer.welcome(welcome, inside.offset, false, lost));
             return Ok(seat);
         };
-        let newcomer = Newcomer { core, member, channel: &channel };
+        let asked = Asked { since, absent, ttl: past.ttl };
         let taken = Joining { newcomer, room: &room, past, asked }.run(welcome).await?;
         Ok(reserved.taken(member, taken))
     }
@@ -124,12 +115,10 @@ impl Hub {
 
 impl Core {
     /// Where the history of `channel` is; `None` if it keeps none.
-    pub(crate) fn past(&self, channel: &ChannelName) -> Result<Option<Past>, Refusal> {
-        let history = self.channels.of(channel)?.history.as_ref();
-        Ok(history.map(|history| {
-            let log = trestle_bus::logs::history_name(&self.subjects, channel.namespace());
-            Past::new(channel.clone(), log, self.subjects.log(channel), history.size, history.ttl)
-        }))
+    pub(crate) fn past(&self, channel: &ChannelName, namespace: &Namespace) -> Option<Past> {
+        let history = namespace.history.as_ref()?;
+        let log = trestle_bus::logs::history_name(&self.subjects, channel.namespace());
+        Some(Past::new(channel.clone(), log, self.subjects.log(channel), history.size, history.ttl))
     }
 }
 
@@ -330,7 +319,7 @@ impl Joining<'_> {
     async fn more(&self, had: u64) -> Stint {
         let _one = self.past.reading.lock().await;
         for tries in 0..=TRIES_MAX {
-            let again = match self.step_without_entering(had) {
+            let again = match self.room.inside(|inside| inside.recall.stint(had)) {
                 Some(stint) => return stint,
                 None => self.read(had.max(1)).await,
             };
@@ -346,10 +335,6 @@ impl Joining<'_> {
         let heard = self.room.inside(|inside| inside.offset);
         let lost = Lost { from: had + 1, to: heard, reason: GapReason::Failover };
         Stint { lost: Some(lost), messages: Vec::new(), until: heard }
-    }
-
-    fn step_without_entering(&self, had: u64) -> Option<Stint> {
-        self.room.inside(|inside| inside.recall.stint(had))
     }
 
     /// Reads the log from the message at `from` on, for all who may want it, while the room remembers what it hears.
@@ -387,22 +372,12 @@ impl Joining<'_> {
 
     fn recalled(&self, stored: Vec<Stored>) -> Vec<Arc<Recalled>> {
         let core = self.newcomer.core;
-        let (catalogue, mut previous) = (core.schemas.current(), 0);
-        let envelopes = stored.into_iter().filter_map(|one| {
-            let before = std::mem::replace(&mut previous, one.offset);
-            match v1::Envelope::decode(one.payload) {
-                Ok(envelope) => Some(v1::Envelope { offset: one.offset, prev_offset: before, ..envelope }),
-                Err(error) => {
-                    core.unreadable(one.offset, &error);
-                    None
-                }
-            }
-        });
+        let catalogue = core.schemas.current();
         let parcel = |envelope: v1::Envelope| {
             let offset = envelope.offset;
             let parcel = Parcel::delivery(envelope, Some(&self.past.channel), self.room.overflow, &catalogue);
             Arc::new(Recalled::new(offset, parcel))
         };
-        envelopes.map(parcel).collect()
+        core.envelopes(stored, 0).map(parcel).collect()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prost::Message as _;
 use tokio::time::timeout;
 use trestle_bus::{BusError, Stored};
 use trestle_codec::Page;
@@ -31,7 +30,8 @@ impl Hub {
         page: Page,
         limit: u32,
     ) -> Result<v1::HistoryPage, Refusal> {
-        let past = self.core.past(channel)?.ok_or_else(|| {
+        let namespace = self.core.channels.of(channel)?;
+        let past = self.core.past(channel, namespace).ok_or_else(|| {
             let message = format!("the namespace {} keeps no history", channel.namespace());
             Refusal::new(Reason::NoHistory, message).field("channel")
         })?;
@@ -43,21 +43,12 @@ impl Hub {
 impl Core {
     async fn page(&self, past: &Past, page: Page, limit: usize) -> Result<v1::HistoryPage, BusError> {
         let last = self.last(past).await?;
-        let Cut { stored, mut previous, more } = match page {
+        let Cut { stored, previous, more } = match page {
             Page::After(after) => self.page_after(past, after, last, limit).await?,
             Page::Before(0) => self.page_before(past, last.saturating_add(1), limit).await?,
             Page::Before(before) => self.page_before(past, before, limit).await?,
         };
-        let mut messages = Vec::with_capacity(stored.len());
-        for one in stored {
-            let before = std::mem::replace(&mut previous, one.offset);
-            match v1::Envelope::decode(one.payload) {
-                Ok(envelope) => {
-                    messages.push(v1::Envelope { offset: one.offset, prev_offset: before, ..envelope });
-                }
-                Err(error) => self.unreadable(one.offset, &error),
-            }
-        }
+        let messages = self.envelopes(stored, previous).collect();
         Ok(v1::HistoryPage { channel: past.channel.to_string(), messages, more, offset: last })
     }
 

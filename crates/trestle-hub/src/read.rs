@@ -18,6 +18,10 @@ use crate::{listen::Core, room::Past};
 pub(crate) const PAGE: usize = 256;
 /// How long a log that is behind is given to catch up, 3.2 s in all: a follower of a JetStream leader lags for less.
 const LAGS_MS: [u64; 7] = [25, 50, 100, 200, 400, 800, 1600];
+/// How often a log that cannot be read is asked again before a gap is told instead: an election of a JetStream leader takes
+/// 4 to 10 s.
+pub(crate) const TRIES_MAX: u32 = 5;
+pub(crate) const PAUSE: Duration = Duration::from_secs(3);
 /// Offsets looked through at first when the last messages of a channel are wanted, and how much farther each time. A
 /// channel that shares its log with 1,000 others is found in three steps.
 const REACH: u64 = 4 * PAGE as u64;
@@ -98,6 +102,20 @@ impl Core {
         }
     }
 
+    /// The envelopes in `stored`, each with its offset and that of the one before, which for the first is `previous`.
+    pub(crate) fn envelopes(&self, stored: Vec<Stored>, mut previous: u64) -> impl Iterator<Item = v1::Envelope> {
+        stored.into_iter().filter_map(move |one| {
+            let before = std::mem::replace(&mut previous, one.offset);
+            match v1::Envelope::decode(one.payload) {
+                Ok(envelope) => Some(v1::Envelope { offset: one.offset, prev_offset: before, ..envelope }),
+                Err(error) => {
+                    self.unreadable(one.offset, &error);
+                    None
+                }
+            }
+        })
+    }
+
     /// Shows `each` all messages of a channel from the one at `from` on that are before `end`, oldest first.
     async fn scan(
         &self,
@@ -120,12 +138,23 @@ impl Core {
 
     /// The last messages before `end`, oldest first, at most `most` of them.
     pub(crate) async fn read_back(&self, past: &Past, end: u64, most: usize) -> Result<VecDeque<Stored>, BusError> {
+        self.look_back(past, end, most, |one| one).await
+    }
+
+    /// What `keep` takes of each of the last messages before `end`, oldest first, at most `most` of them.
+    async fn look_back<T: Send>(
+        &self,
+        past: &Past,
+        end: u64,
+        most: usize,
+        keep: fn(Stored) -> T,
+    ) -> Result<VecDeque<T>, BusError> {
         let mut reach = REACH;
         loop {
             let from = back(past, end, reach);
             let mut found = VecDeque::new();
             self.scan(past, from, end, |one| {
-                found.push_back(one);
+                found.push_back(keep(one));
                 if found.len() > most {
                     found.pop_front();
                 }
@@ -141,23 +170,9 @@ impl Core {
     /// Offset after which the last `count` messages up to `until` come.
     pub(crate) async fn before_last(&self, past: &Past, until: u64, count: u32) -> Result<u64, BusError> {
         let count = u64::from(count).min(past.size) as usize;
-        let mut reach = REACH;
-        loop {
-            let from = back(past, until + 1, reach);
-            // Offsets alone: as many as the history has is bounded by its size.
-            let mut found = VecDeque::new();
-            self.scan(past, from, until + 1, |one| {
-                found.push_back(one.offset);
-                if found.len() > count {
-                    found.pop_front();
-                }
-            })
-            .await?;
-            if found.len() >= count || from == 1 {
-                return Ok(found.front().map_or(until, |first| first - 1));
-            }
-            reach = reach.saturating_mul(FARTHER);
-        }
+        // Offsets alone: as many as the history has is bounded by its size.
+        let found = self.look_back(past, until + 1, count, |one| one.offset).await?;
+        Ok(found.front().map_or(until, |first| first - 1))
     }
 
     /// Offset after which the messages up to `until` come that were accepted at `time` or later, and whether an older one

@@ -8,7 +8,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
 use crate::{
     misfit::{Fit, Misfit},
     plan::MESSAGE_DEPTH_MAX,
-    wire::{Fields, Raw},
+    wire::{Fields, Raw, unzigzag},
 };
 
 /// Any number does; the same one always, so that a value has one hash on every node and in every run of a simulation.
@@ -212,8 +212,4 @@ impl<'a> Datum<'a> {
         };
         Self::Bits(one.to_bits())
     }
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }

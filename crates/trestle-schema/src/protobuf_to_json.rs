@@ -16,7 +16,7 @@ use crate::{
     plan::{FieldPlan, Kind, MESSAGE_DEPTH_MAX, MessageId, MessagePlan, Plans, Shape, WellKnown},
     well_formed::{check_wire_type, text},
     well_known,
-    wire::{Fields, Packed, Raw, WireType},
+    wire::{Fields, Packed, Raw, WireType, unzigzag},
 };
 
 /// Writes the JSON of `payload`, a message of type `id`, at the end of `out`. What is written before a fault stays there.
@@ -312,10 +312,10 @@ impl<'p, 'w> Printer<'p, '_, 'w> {
             Kind::Bool => self.out.extend_from_slice(if bits == 0 { b"false" } else { b"true" }),
             Kind::Int32 | Kind::Sfixed32 => json_text::integer(bits as i32, self.out),
             Kind::Uint32 | Kind::Fixed32 => json_text::integer(bits as u32, self.out),
-            Kind::Sint32 => json_text::integer(zigzag(bits & u64::from(u32::MAX)) as i32, self.out),
+            Kind::Sint32 => json_text::integer(unzigzag(bits & u64::from(u32::MAX)) as i32, self.out),
             Kind::Int64 | Kind::Sfixed64 => json_text::integer(bits.cast_signed(), self.out),
             Kind::Uint64 | Kind::Fixed64 => json_text::integer(bits, self.out),
-            Kind::Sint64 => json_text::integer(zigzag(bits), self.out),
+            Kind::Sint64 => json_text::integer(unzigzag(bits), self.out),
             Kind::Double => json_text::float(f64::from_bits(bits), self.out),
             Kind::Float => json_text::float(f32::from_bits(bits as u32), self.out),
             Kind::Null => self.out.extend_from_slice(b"null"),
@@ -390,8 +390,4 @@ fn body(raw: Raw<'_>) -> &[u8] {
 /// 64-bit integers are strings, because JavaScript's numbers have 53 bits.
 fn is_quoted_number(kind: Kind) -> bool {
     matches!(kind, Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64)
-}
-
-fn zigzag(bits: u64) -> i64 {
-    (bits >> 1).cast_signed() ^ -(bits & 1).cast_signed()
 }

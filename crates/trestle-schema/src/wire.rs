@@ -155,6 +155,11 @@ fn varint(rest: &mut &[u8]) -> Fit<u64> {
         .map_err(|_| Misfit::new("a number on the wire is cut off or longer than 10 bytes"))
 }
 
+/// A `sint32` or `sint64` out of its varint.
+pub(crate) fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
 fn fixed64(rest: &mut &[u8]) -> Fit<u64> {
     let (value, after) = rest.split_first_chunk().ok_or_else(cut)?;
     *rest = after;

@@ -27,8 +27,7 @@ impl Default for InboxConfig {
 
 impl InboxConfig {
     /// The same as a channel's history, which it is.
-    #[must_use]
-    pub fn history(&self) -> History {
+    pub(crate) fn history(&self) -> History {
         History { size: self.size, ttl: self.ttl }
     }
 

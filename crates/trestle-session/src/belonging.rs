@@ -48,11 +48,6 @@ impl Belonging {
         self.groups.iter()
     }
 
-    /// Tags the session has.
-    pub(crate) fn tags(&self) -> &Tags {
-        &self.tags
-    }
-
     /// Takes what a service wants changed; whether anything is different now. What is left or removed goes first.
     ///
     /// # Errors

@@ -146,12 +146,6 @@ impl Session {
         self.belonging.groups()
     }
 
-    /// The tags it has, whoever gave them.
-    #[must_use]
-    pub fn tags(&self) -> &Tags {
-        self.belonging.tags()
-    }
-
     /// The groups that services put it into.
     pub fn service_groups(&self) -> impl Iterator<Item = &GroupName> {
         self.belonging.service_groups()
@@ -184,12 +178,6 @@ impl Session {
     #[must_use]
     pub fn open_frames(&self) -> &[u32] {
         self.ledger.open()
-    }
-
-    /// The last sign of life; in [`State::Pending`], when the socket was lost.
-    #[must_use]
-    pub fn heard_at(&self) -> Instant {
-        self.heard
     }
 
     /// When it wants a [`Event::Tick`]; none is due while its owner does not read from the client, whose pongs it would

@@ -58,9 +58,9 @@ export function closedError(why: { code: number; reason: string }): TrestleError
 }
 
 /** The time that the program gave it is over; it may have been done. */
-export function timeoutError(what: string, cause?: unknown): TrestleError {
+export function timeoutError(what: string): TrestleError {
   return new TrestleError(`no answer to ${what} in the time allowed; it may have been done`, {
-    code: Code.DEADLINE_EXCEEDED, reason: "timeout", retryable: true, cause,
+    code: Code.DEADLINE_EXCEEDED, reason: "timeout", retryable: true,
   });
 }
 

@@ -101,35 +101,6 @@ async fn reload(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result
     Ok((StatusCode::BAD_REQUEST, Json(body)).into_response())
 }
 
-#[derive(Serialize)]
-struct Routes {
-    routes: Vec<RouteJson>,
-}
-
-/// `trestle.v1.RouteEntry` in canonical JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RouteJson {
-    message_type: String,
-    alias: String,
-    version: String,
-    service: String,
-    transport: &'static str,
-    destination: String,
-    ack: &'static str,
-    scopes: Vec<String>,
-}
-
-async fn routes(State(shared): State<Arc<Shared>>) -> Json<Routes> {
-    let routes = shared.routes().into_iter().map(|entry| RouteJson {
-        transport: entry.transport().as_str_name(),
-        ack: entry.ack().as_str_name(),
-        message_type: entry.message_type,
-        alias: entry.alias,
-        version: entry.version,
-        service: entry.service,
-        destination: entry.destination,
-        scopes: entry.scopes,
-    });
-    Json(Routes { routes: routes.collect() })
+async fn routes(State(shared): State<Arc<Shared>>) -> Response {
+    operate::answer("ListRoutesResponse", &v1::ListRoutesResponse { routes: shared.routes() })
 }

@@ -42,10 +42,7 @@ async fn run(shared: Arc<Shared>, service: Arc<Service>, stop: CancellationToken
             Err(error) => tracing::warn!(service = %service.name, %error, "cannot hear of sessions; trying again"),
         }
         ready.send_replace(false);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(backoff.next()) => {}
-        }
+        backoff.pause(&stop).await;
     }
 }
 

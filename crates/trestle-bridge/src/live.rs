@@ -45,10 +45,7 @@ pub(crate) async fn run(
             }
         }
         ready.send_replace(false);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(backoff.next()) => {}
-        }
+        backoff.pause(&stop).await;
     }
     if intake.shared.draining.is_cancelled() {
         intake.serve_rest().await;

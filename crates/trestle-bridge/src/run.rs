@@ -174,10 +174,7 @@ async fn hear_cancels(shared: Arc<Shared>) {
             }
             Err(error) => tracing::warn!(%error, "cannot listen for cancelled requests; trying again"),
         }
-        tokio::select! {
-            () = done.cancelled() => return,
-            () = tokio::time::sleep(backoff.next()) => {}
-        }
+        backoff.pause(&done).await;
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 use trestle_bus::{Message, Work};
 use trestle_telemetry::{Kind, Span, TraceContext};
 use trestle_wire::{NodeId, Reason, Refusal, ServiceName, v1};
@@ -161,8 +162,16 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Lets the next wait pass, unless `stop` comes before.
+    pub(crate) async fn pause(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(self.next()) => {}
+        }
+    }
+
     /// The next wait: between half of it and all of it, so that nodes do not ask in step.
-    pub(crate) fn next(&mut self) -> Duration {
+    fn next(&mut self) -> Duration {
         let wait = self.0;
         self.0 = (wait * 2).min(RETRY_MAX);
         wait / 2 + (wait / 2).mul_f64(fastrand::f64())

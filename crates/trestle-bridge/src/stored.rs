@@ -65,10 +65,7 @@ pub(crate) async fn run(
         };
         ready.send_replace(false);
         tracing::warn!(service = %service.name, %message_type, %error, "stored messages cannot be taken; trying again");
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(backoff.next()) => {}
-        }
+        backoff.pause(&stop).await;
     }
 }
 

@@ -54,21 +54,12 @@ impl Shared {
     }
 
     async fn control(&self, target: &Target, named: Option<v1::Target>, action: Action) -> Result<u32, Refusal> {
-        // A session is on one node; the others may be on any.
-        let (subject, most) = match target {
-            Target::Session(session) => (self.subjects.session_control(session), 1),
-            _ => (self.subjects.control(), self.edges_max()),
+        let subject = match target {
+            Target::Session(session) => self.subjects.session_control(session),
+            _ => self.subjects.control(),
         };
         let body = v1::Control { target: named, action: Some(action) }.encode_to_vec().into();
-        let answers = self.fabric.bus.gather(&subject, body, most, self.config.ask_wait).await?;
-        let counts = answers.into_iter().map(|answer| match v1::PushCount::decode(answer) {
-            Ok(count) => count.delivered,
-            Err(error) => {
-                tracing::warn!(%subject, %error, "a node's count could not be read");
-                0
-            }
-        });
-        Ok(counts.fold(0, u32::saturating_add))
+        Ok(self.counts(target, &subject, body, self.config.ask_wait).await?.delivered)
     }
 }
 

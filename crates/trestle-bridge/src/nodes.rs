@@ -1,12 +1,15 @@
 //! Which nodes there are, and what operators ask of them.
 
-use trestle_bus::BusError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use trestle_bus::{BusError, Subject};
 use trestle_wire::{
     NodeId, Reason, Refusal,
     v1::{self, node_answer::Answer, node_ask::Ask},
 };
 
-use crate::Shared;
+use crate::{Shared, target::Target};
 
 /// The role of nodes that hold sessions, as [`v1::NodeInfo`] says it.
 const EDGE: &str = "edge";
@@ -40,6 +43,36 @@ impl Shared {
             0 => usize::MAX,
             edges => edges,
         }
+    }
+
+    /// Hands `body` to the nodes that hold the target's sessions, and adds up what they count; each next answer may take
+    /// `quiet`.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub(crate) async fn counts(
+        &self,
+        target: &Target,
+        subject: &Subject,
+        body: Bytes,
+        quiet: Duration,
+    ) -> Result<v1::PushCount, BusError> {
+        // A session is on one node; anybody else may be on any. Nodes without a session of the target need not answer.
+        let most = if matches!(target, Target::Session(_)) { 1 } else { self.edges_max() };
+        let mut total = v1::PushCount::default();
+        for answer in self.fabric.bus.gather(subject, body, most, quiet).await? {
+            let count: v1::PushCount = match prost::Message::decode(answer) {
+                Ok(count) => count,
+                Err(error) => {
+                    tracing::warn!(%subject, %error, "a node's count could not be read");
+                    continue;
+                }
+            };
+            total.delivered = total.delivered.saturating_add(count.delivered);
+            total.dropped = total.dropped.saturating_add(count.dropped);
+            total.queued = total.queued.saturating_add(count.queued);
+        }
+        Ok(total)
     }
 
     /// Asks one node, and waits for its answer.

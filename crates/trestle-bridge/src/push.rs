@@ -117,9 +117,9 @@ impl Shared {
         let live = |subject| Way { subject, channel: None, stored: false, selected: None };
         Ok(match target {
             Target::Channel(channel) => {
-                let (channel, view) = self.channel_view(channel.as_str(), "target.channel")?;
-                let subject = if view.history { self.subjects.log(&channel) } else { self.subjects.channel(&channel) };
-                Way { subject, channel: Some(channel), stored: view.history, selected: None }
+                let view = self.namespace_view(channel, "target.channel")?;
+                let subject = if view.history { self.subjects.log(channel) } else { self.subjects.channel(channel) };
+                Way { subject, channel: Some(channel.clone()), stored: view.history, selected: None }
             }
             Target::Session(session) => live(self.subjects.session(session)),
             Target::Group(group) => live(self.subjects.group(group)),
@@ -228,23 +228,11 @@ impl Shared {
         subject: &Subject,
         body: Bytes,
     ) -> Result<v1::PushReport, trestle_bus::BusError> {
-        // A session is on one node; anybody else may be on any. Nodes without a session of the target do not answer.
-        let most = if matches!(target, Target::Session(_)) { 1 } else { self.edges_max() };
-        let answers = self.fabric.bus.gather(subject, body, most, self.config.count_quiet).await?;
-        let mut report = v1::PushReport { counted: true, ..v1::PushReport::default() };
-        for answer in answers {
-            match v1::PushCount::decode(answer) {
-                Ok(count) => {
-                    report.delivered = report.delivered.saturating_add(count.delivered);
-                    report.dropped = report.dropped.saturating_add(count.dropped);
-                    report.queued = report.queued.saturating_add(count.queued);
-                }
-                Err(error) => tracing::warn!(%subject, %error, "a node's count could not be read"),
-            }
-        }
+        let counts = self.counts(target, subject, body, self.config.count_quiet).await?;
+        let v1::PushCount { node: _, delivered, dropped, queued } = counts;
         let one = matches!(target, Target::Session(_) | Target::User(_));
-        report.offline = u32::from(one && report.delivered + report.dropped + report.queued == 0);
-        Ok(report)
+        let offline = u32::from(one && delivered + dropped + queued == 0);
+        Ok(v1::PushReport { counted: true, delivered, dropped, queued, offline, ..v1::PushReport::default() })
     }
 }
 

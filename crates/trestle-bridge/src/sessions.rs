@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use trestle_cluster::ask_presence;
 use trestle_wire::{
-    Reason, Refusal,
+    ChannelName, Reason, Refusal,
     v1::{self, node_answer::Answer, node_ask::Ask},
 };
 
@@ -95,17 +95,21 @@ impl Shared {
     ///
     /// # Errors
     /// [`Reason::InvalidChannel`], [`Reason::UnknownNamespace`].
-    pub(crate) fn channel_view(
-        &self,
-        name: &str,
-        field: &str,
-    ) -> Result<(trestle_wire::ChannelName, NamespaceView), Refusal> {
+    fn channel_view(&self, name: &str, field: &str) -> Result<(ChannelName, NamespaceView), Refusal> {
         let channel = target::channel(name, field)?;
-        let view = self.channels.namespace(channel.namespace()).ok_or_else(|| {
+        let view = self.namespace_view(&channel, field)?;
+        Ok((channel, view))
+    }
+
+    /// What is configured for the namespace of a channel.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownNamespace`].
+    pub(crate) fn namespace_view(&self, channel: &ChannelName, field: &str) -> Result<NamespaceView, Refusal> {
+        self.channels.namespace(channel.namespace()).ok_or_else(|| {
             let sentence = format!("there is no channel namespace {:?}", channel.namespace());
             Refusal::new(Reason::UnknownNamespace, sentence).field(field)
-        })?;
-        Ok((channel, view))
+        })
     }
 }
 

@@ -212,7 +212,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] if the client may not listen to the channel, or it keeps no history.
     pub async fn history(&self, channel: &str, page: Page, limit: u32) -> Result<v1::HistoryPage, Error> {
-        match self.shared.ask(Ask::History(page.of(channel, limit)), Repeat::Always).await? {
+        match self.shared.ask(Ask::History(page.of(channel, limit))).await? {
             Frame::History(page) => Ok(page),
             _ => Err(Error::Unexpected { expected: "history" }),
         }
@@ -224,7 +224,7 @@ impl Client {
     /// [`Error::Refused`] if the client may not listen to the channel, or its namespace has no presence.
     pub async fn presence(&self, channel: &str) -> Result<v1::PresenceState, Error> {
         let ask = Ask::Presence(v1::ReadPresence { channel: channel.to_owned() });
-        match self.shared.ask(ask, Repeat::Always).await? {
+        match self.shared.ask(ask).await? {
             Frame::Presence(presence) => Ok(presence),
             _ => Err(Error::Unexpected { expected: "presence" }),
         }
@@ -242,7 +242,7 @@ impl Client {
     /// # Errors
     /// [`Error::Timeout`] and [`Error::Closed`].
     pub async fn ping(&self) -> Result<(), Error> {
-        match self.shared.ask(Ask::Ping(v1::Ping {}), Repeat::Always).await? {
+        match self.shared.ask(Ask::Ping(v1::Ping {})).await? {
             Frame::Pong(v1::Pong {}) => Ok(()),
             _ => Err(Error::Unexpected { expected: "pong" }),
         }
@@ -266,7 +266,7 @@ impl Client {
     }
 
     async fn accepted(&self, ask: Ask) -> Result<v1::Accepted, Error> {
-        match self.shared.ask(ask, Repeat::Always).await? {
+        match self.shared.ask(ask).await? {
             Frame::Accepted(accepted) => Ok(accepted),
             _ => Err(Error::Unexpected { expected: "accepted" }),
         }
@@ -280,9 +280,9 @@ impl fmt::Debug for Client {
 }
 
 impl Shared {
-    /// Asks something and waits for its answer as long as usual.
-    pub(crate) async fn ask(&self, ask: Ask, repeat: Repeat) -> Result<Frame, Error> {
-        self.ask_for(ask, repeat, self.answer_timeout).await
+    /// Asks something that does no harm when it is repeated, and waits for its answer as long as usual.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<Frame, Error> {
+        self.ask_for(ask, Repeat::Always, self.answer_timeout).await
     }
 
     async fn ask_for(&self, ask: Ask, repeat: Repeat, patience: Duration) -> Result<Frame, Error> {

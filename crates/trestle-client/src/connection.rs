@@ -181,7 +181,7 @@ impl Drop for Forget<'_> {
 async fn begin(link: &mut Link, shared: &Shared, connect: Message) -> Result<JsonFrame, Error> {
     let mut connect = Some(connect);
     loop {
-        let message = match poll_fn(|context| link.poll(context, &mut |_| connect.take())).await {
+        let message = match link.next(&mut connect).await {
             Incoming::Message(message) => message,
             Incoming::Closed(closed) => return Err(Error::Closed(closed)),
         };

@@ -1,6 +1,6 @@
 //! A connection that can carry a session: an address in turn, a token, an upgrade, and the gateway's answer to a connect.
 
-use std::{future::poll_fn, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -114,7 +114,7 @@ async fn token(token: Option<&Token>, refused: Option<String>) -> Result<String,
 async fn greeted(mut link: Link, id: u32, connect: Message) -> Result<Greeted, Error> {
     let mut connect = Some(connect);
     loop {
-        let message = match poll_fn(|context| link.poll(context, &mut |_| connect.take())).await {
+        let message = match link.next(&mut connect).await {
             Incoming::Message(message) => message,
             Incoming::Closed(closed) => return Err(Error::Closed(closed)),
         };

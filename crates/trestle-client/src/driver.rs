@@ -1,6 +1,6 @@
 //! The task that owns a client: its session, the connection that carries it, and the way from one connection to the next.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -239,8 +239,7 @@ async fn open(dialer: &mut Dialer, session: &mut Session, at: Instant) -> Result
 
 /// Reads what still comes on a connection that another has replaced, until the gateway closes it; `last` is written first.
 pub(crate) async fn part(mut link: Link, mut last: Option<Message>, patience: Duration) {
-    let ended =
-        async { while let Incoming::Message(_) = poll_fn(|context| link.poll(context, &mut |_| last.take())).await {} };
+    let ended = async { while let Incoming::Message(_) = link.next(&mut last).await {} };
     if timeout(patience, ended).await.is_err() {
         tracing::debug!("the gateway did not close a connection that was replaced");
     }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::Stream;
 use trestle_wire::v1::{self, client_frame::Frame as Ask};
 
-use crate::{Error, Event, Subscription, Typed, asks::Repeat, client::Shared};
+use crate::{Error, Event, Subscription, Typed, client::Shared};
 
 /// The messages of the user's inbox, in order. A [`Stream`] that ends with the client.
 ///
@@ -56,7 +56,7 @@ impl Inbox {
     /// [`Error::Refused`], [`Error::Timeout`] and [`Error::Closed`]: it may come again.
     pub async fn ack(&self, offset: u64) -> Result<(), Error> {
         let ack = v1::ClientAck { received: 0, inbox_offset: offset };
-        self.shared.ask(Ask::Ack(ack), Repeat::Always).await.map(|_| ())
+        self.shared.ask(Ask::Ack(ack)).await.map(|_| ())
     }
 
     /// Listens to it no longer; what was not acked stays.

@@ -1,6 +1,7 @@
 //! One WebSocket, polled by the task that owns it: messages in, messages out, and how it ended.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -64,6 +65,11 @@ impl Link {
             self.silence_max = ping_interval * 2 + PING_GRACE;
             self.silence.as_mut().reset(self.heard + self.silence_max);
         }
+    }
+
+    /// Writes `message`, if there is one, and reads the next.
+    pub(crate) async fn next(&mut self, message: &mut Option<Message>) -> Incoming {
+        poll_fn(|context| self.poll(context, &mut |_| message.take())).await
     }
 
     /// Writes what `source` gives for as long as the socket takes it, and reads the next message. Pings are answered.

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use trestle_wire::v1;
 
 use crate::{
-    Closed, Error, Options,
+    Closed, Error,
     connection::{CLOSE_TIMEOUT, no_frame, unanswered},
     dial::{Dialed, Greeted},
     driver::{Command, Driver, at, part},
@@ -188,7 +188,7 @@ impl Up {
         let span = |span: Option<prost_types::Duration>| span.and_then(|span| span.try_into().ok()).unwrap_or_default();
         let at: Instant = Instant::now() + span(notice.reconnect_after);
         driver.come_at = Some(at);
-        if self.moving.is_none() && matches!(self.closing, Closing::No) && reconnects(driver.dialer.options()) {
+        if self.moving.is_none() && matches!(self.closing, Closing::No) && driver.dialer.options().reconnect.is_some() {
             let named = Some(notice.endpoint.clone()).filter(|url| !url.is_empty() && driver.dialer.allows(url));
             let url = named.unwrap_or_else(|| driver.dialer.next_url());
             self.moving = Some(Move::Dialing(Box::pin(driver.dialer.dial(url, at, None))));
@@ -245,10 +245,6 @@ impl Up {
         let url = driver.dialer.next_url();
         self.moving = Some(Move::Dialing(Box::pin(driver.dialer.dial(url, at, None))));
     }
-}
-
-fn reconnects(options: &Options) -> bool {
-    options.reconnect.is_some()
 }
 
 fn poll_move(moving: &mut Option<Move>, context: &mut Context<'_>) -> Poll<Moved> {

@@ -13,9 +13,8 @@ use super::api::{Gateway, Shown};
 use crate::output::{count, table};
 
 /// `trestle.v1.NodeInfo` in JSON.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Node {
     node: String,
     roles: Vec<String>,

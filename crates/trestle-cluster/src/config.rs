@@ -4,8 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a member where it is told by name: a session id of 97, a user of 128, and what frames them, also in JSON.
-const MEMBER_BYTES_MAX: usize = 256;
+/// Most bytes of a member where it is told by name, to a client or another node: a session id of 97, a user of 128, and
+/// what frames them, also in JSON.
+pub(crate) const MEMBER_BYTES_MAX: usize = 256;
 
 /// How nodes find each other, and how long what they tell is believed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]

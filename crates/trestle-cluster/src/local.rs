@@ -12,6 +12,8 @@ use std::{
 use tokio::time::Instant;
 use trestle_wire::{NodeId, SessionId, UserId, v1};
 
+use crate::table::member;
+
 /// How often a node says where its count of a channel is, so that a lost last message is noticed.
 pub(crate) const DIGEST_EVERY: Duration = Duration::from_secs(10);
 /// The whole of a crowd of 50,000 is 4 MB, and every replica hears it: it is told at most this often, and well before
@@ -128,7 +130,7 @@ impl Local {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for (session, was_here) in std::mem::take(&mut self.untold) {
             match (was_here, self.here.get(&session)) {
-                (false, Some(here)) => joined.push(member(&session, here)),
+                (false, Some(here)) => joined.push(member(&session, here.user.as_ref())),
                 (true, None) => left.push(session.as_str().to_owned()),
                 _ => {}
             }
@@ -170,7 +172,7 @@ impl Local {
 
     /// At least one chunk, which may be empty.
     fn chunks(&self, most: usize) -> Vec<Vec<v1::PresenceMember>> {
-        let members: Vec<_> = self.here.iter().map(|(session, here)| member(session, here)).collect();
+        let members: Vec<_> = self.here.iter().map(|(session, here)| member(session, here.user.as_ref())).collect();
         if members.is_empty() { vec![members] } else { members.chunks(most).map(<[_]>::to_vec).collect() }
     }
 
@@ -198,11 +200,6 @@ impl Local {
         let kept = if self.sequence == 0 { Duration::ZERO } else { KEPT_EMPTY };
         empty.then(|| self.empty_since + kept)
     }
-}
-
-fn member(session: &SessionId, here: &Here) -> v1::PresenceMember {
-    let user = here.user.as_ref().map(|user| user.as_str().into()).unwrap_or_default();
-    v1::PresenceMember { session_id: session.as_str().into(), user }
 }
 
 #[cfg(test)]

@@ -92,7 +92,6 @@ impl RecordMetrics {
 }
 
 /// Metrics of [`Presence`](crate::Presence).
-#[derive(Clone)]
 pub(crate) struct PresenceMetrics {
     /// Channels with presence that somebody on this node listens to.
     pub(crate) channels: Gauge,

@@ -170,11 +170,17 @@ impl Nodes {
         &self.inner.node
     }
 
+    /// What this node says of itself now.
+    #[must_use]
+    pub fn info(&self) -> v1::NodeInfo {
+        self.inner.info()
+    }
+
     /// The nodes that live, this one included, in the order of their names.
     #[must_use]
     pub fn alive(&self) -> Vec<v1::NodeInfo> {
         let mut alive: Vec<_> = self.inner.roll.lock().infos().cloned().collect();
-        alive.push(self.inner.info());
+        alive.push(self.info());
         alive.sort_by(|one, other| one.node.cmp(&other.node));
         alive
     }

@@ -14,7 +14,7 @@ use trestle_bus::{BusError, BusState, Fabric};
 use trestle_wire::{ChannelName, NodeId, SessionId, Subjects, UserId, v1};
 
 use crate::{
-    config::ClusterConfig,
+    config::{ClusterConfig, MEMBER_BYTES_MAX},
     metrics::PresenceMetrics,
     nodes::Nodes,
     roll::Lives,
@@ -31,8 +31,6 @@ pub type EventSink = Arc<dyn Fn(ChannelName, v1::PresenceEvent) + Send + Sync>;
 const QUIET: Duration = Duration::from_millis(300);
 const QUIET_EMBEDDED: Duration = Duration::from_millis(50);
 
-/// Most bytes that a member takes in a message: a session id of 97, a user of 128, and what frames them.
-const MEMBER_BYTES_MAX: usize = 256;
 /// What a message holds beside its members.
 const HEAD_BYTES: usize = 256;
 

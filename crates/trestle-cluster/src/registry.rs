@@ -25,12 +25,10 @@ use crate::{
     records::{Lifetimes, Records},
     stamp::Stamp,
     store,
-    token::{Signer, Ticket, TokenRefused},
+    token::{KEY_BYTES, Signer, Ticket, TokenRefused},
     writer,
 };
 
-/// Shortest secret, in bytes: that of the hash (RFC 2104, 3).
-const SECRET_BYTES_MIN: usize = 32;
 /// How much longer than the resume window the record of a session without a connection is kept: the node that holds it
 /// ends it.
 const PENDING_SLACK: Duration = Duration::from_secs(10);
@@ -66,7 +64,7 @@ pub enum RegistryError {
     },
     /// The secret is too short to be one.
     #[error(
-        "cluster.resume_secret_file: {path} holds {bytes} bytes, at least {SECRET_BYTES_MIN} are needed (openssl rand -hex 32)"
+        "cluster.resume_secret_file: {path} holds {bytes} bytes, at least {KEY_BYTES} are needed (openssl rand -hex 32)"
     )]
     Short {
         /// The file.
@@ -316,7 +314,7 @@ impl Drop for Flushing<'_> {
 fn read_secret(path: &PathBuf) -> Result<Vec<u8>, RegistryError> {
     let secret = std::fs::read(path).map_err(|source| RegistryError::Secret { path: path.clone(), source })?;
     let secret = secret.trim_ascii_end();
-    if secret.len() < SECRET_BYTES_MIN {
+    if secret.len() < KEY_BYTES {
         return Err(RegistryError::Short { path: path.clone(), bytes: secret.len() });
     }
     Ok(secret.to_vec())

@@ -11,7 +11,7 @@ use trestle_wire::{NodeId, SessionId, UserId, v1};
 use crate::{
     records::FIRST_EPOCH,
     registry::{ClaimRefused, Claimed},
-    token::Ticket,
+    token::{KEY_BYTES, Ticket},
 };
 
 /// While a token of the first epoch is younger than this, its session may have no record yet: records are written within
@@ -24,8 +24,6 @@ const TRIES_MAX: usize = 64;
 
 /// Where the key of resume tokens is.
 const KEY: &str = "key.resume";
-/// Its length: that of the hash (RFC 2104, 3).
-const KEY_BYTES: usize = 32;
 
 pub(crate) fn session_key(session: &SessionId) -> String {
     format!("session.{session}")

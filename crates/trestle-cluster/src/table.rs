@@ -298,7 +298,8 @@ fn members(members: &[v1::PresenceMember]) -> impl Iterator<Item = (SessionId, O
         .filter_map(|member| Some((SessionId::parse(&member.session_id).ok()?, UserId::parse(&member.user).ok())))
 }
 
-fn member(session: &SessionId, user: Option<&UserId>) -> v1::PresenceMember {
+/// A member as it is told.
+pub(crate) fn member(session: &SessionId, user: Option<&UserId>) -> v1::PresenceMember {
     let user = user.map(|user| user.as_str().into()).unwrap_or_default();
     v1::PresenceMember { session_id: session.as_str().into(), user }
 }

@@ -13,6 +13,9 @@ use trestle_wire::{GroupName, SessionId, Tags, UserId, selector, v1};
 /// Longest token that is looked at: 64 groups of 128 B, 32 tags of 320 B and scopes fit thrice over.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a key, and at least of a secret: those of the hash (RFC 2104, 3).
+pub(crate) const KEY_BYTES: usize = 32;
+
 /// Stands before what is signed, so that a signature made with the same secret for another purpose is worth nothing.
 const PURPOSE: &[u8] = b"trestle.v1.resume\0";
 
@@ -61,7 +64,7 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// With a secret of at least 32 bytes.
+    /// With a secret of at least [`KEY_BYTES`].
     pub(crate) fn new(secret: &[u8]) -> Self {
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)) }
     }

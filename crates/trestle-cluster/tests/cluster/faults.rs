@@ -6,7 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use prometheus_client::registry::Registry as Metrics;
 use tokio::{
     sync::broadcast::error::TryRecvError,
     task::JoinSet,
@@ -14,11 +13,11 @@ use tokio::{
 };
 use trestle_bus::Fabric;
 use trestle_bus_nats::{Nats, NatsConfig};
-use trestle_cluster::{ClaimRefused, ClusterConfig, FIRST_EPOCH, NodeChange, Registry, RegistryParts, Ticket};
+use trestle_cluster::{ClaimRefused, ClusterConfig, FIRST_EPOCH, NodeChange, Registry, Ticket};
 use trestle_testkit::{Cut, CutMode, NatsCluster, NatsServer};
 use trestle_wire::{Tags, v1};
 
-use crate::{config, node, open, presence, session, soon, until};
+use crate::{node, open, presence, registry::registry, session, soon, until};
 
 /// As the defaults, at a third of their length.
 fn thirds() -> ClusterConfig {
@@ -32,18 +31,6 @@ fn thirds() -> ClusterConfig {
 async fn connect(url: String, replicas: usize) -> Fabric {
     let config = NatsConfig { replicas, request_timeout: Duration::from_secs(1), ..NatsConfig::new(url) };
     Nats::connect(config).await.expect("connects")
-}
-
-async fn registry(fabric: &Fabric, name: &str) -> Arc<Registry> {
-    let parts = RegistryParts {
-        node: node(name),
-        fabric: fabric.clone(),
-        config: config(),
-        resume_window: Duration::from_secs(60),
-        inbox_ttl: Duration::from_secs(3600),
-        registry: &mut Metrics::default(),
-    };
-    Registry::open(parts).await.expect("opens")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

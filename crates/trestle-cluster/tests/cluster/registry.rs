@@ -32,7 +32,7 @@ on_both! {
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-async fn registry(fabric: &Fabric, name: &str) -> Arc<Registry> {
+pub(crate) async fn registry(fabric: &Fabric, name: &str) -> Arc<Registry> {
     let parts = RegistryParts {
         node: node(name),
         fabric: fabric.clone(),

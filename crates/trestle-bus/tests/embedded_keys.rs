@@ -1,10 +1,10 @@
 //! What keys there are when the embedded bus begins again: after a stop, after a crash, after a torn write.
 
+mod common;
+
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -16,6 +16,9 @@ use trestle_bus::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the keys are.
+const FOLDER: &str = "bus/keys";
 
 /// Small files, so that a test fills several.
 const SEGMENT_BYTES: u64 = 16 << 10;
@@ -40,24 +43,15 @@ async fn all(fabric: &Fabric) -> Vec<(String, String, u64)> {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir.join("bus/keys")).expect("a folder");
-    let mut files: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
-    files.sort();
-    files
+    common::files(dir, FOLDER)
 }
 
 fn length(file: &Path) -> u64 {
     fs::metadata(file).expect("a file").len()
 }
 
-/// A copy of the keys as they are on disk now: what another process would find after this one's sudden death.
 fn as_after_a_crash(dir: &Path) -> TempDir {
-    let copy = tempfile::tempdir().expect("a folder");
-    fs::create_dir_all(copy.path().join("bus/keys")).expect("a folder");
-    for file in files(dir) {
-        fs::copy(&file, copy.path().join("bus/keys").join(file.file_name().expect("a name"))).expect("copies");
-    }
-    copy
+    common::as_after_a_crash(dir, FOLDER)
 }
 
 #[tokio::test]
@@ -222,32 +216,13 @@ async fn a_process_killed_while_it_sets_keys_keeps_what_it_acknowledged() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     for round in 1..=3 {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "a_process_killed_while_it_sets_keys_keeps_what_it_acknowledged", "--nocapture"])
-            .env(SETTER_DIR, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let name = "a_process_killed_while_it_sets_keys_keeps_what_it_acknowledged";
         let mut acked = std::collections::BTreeMap::<String, u64>::new();
-        let mut take = |line: std::io::Result<String>| {
-            let line = line.ok()?;
-            let (key, number) = line.strip_prefix("acked ")?.split_once(' ')?;
+        common::run_and_kill(name, (SETTER_DIR, folder.path()), 300 * round, |key, number| {
             let last = acked.entry(key.to_owned()).or_default();
             *last = number.parse::<u64>().ok()?.max(*last);
             Some(())
-        };
-        let mut before = 0;
-        while before < 300 * round {
-            before += usize::from(take(lines.next().expect("it goes on")).is_some());
-        }
-        child.kill().expect("is killed");
-        child.wait().expect("ends");
-        // What it had said and we had not read. A line without its end may be half a number.
-        let rest: Vec<_> = lines.collect();
-        for line in rest.into_iter().rev().skip(1) {
-            take(line);
-        }
+        });
         assert_eq!(acked.len(), SETTERS + 1, "{acked:?}");
         let fabric = open(folder.path());
         for (key, acked) in acked {

@@ -1,11 +1,12 @@
 //! What is on disk when the embedded bus begins again: after a stop, after a crash, after a torn write.
 
+mod common;
+
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -15,9 +16,13 @@ use tokio::time::Instant;
 use trestle_bus::{
     BusError, Consumer, ConsumerSpec, Fabric, LogSpec, Subject,
     embedded::{Embedded, EmbeddedConfig},
+    promise::log_spec,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the log is.
+const FOLDER: &str = "bus/logs/LOG";
 
 fn subject(text: &str) -> Subject {
     Subject::from_trusted(text)
@@ -30,16 +35,7 @@ fn open(dir: &Path) -> Fabric {
 }
 
 fn spec(work_queue: bool) -> LogSpec {
-    LogSpec {
-        name: "LOG".into(),
-        subjects: vec![subject("log.>")],
-        per_subject_max: None,
-        age_max: None,
-        bytes_max: None,
-        work_queue,
-        dedup_window: Duration::from_secs(120),
-        republish: None,
-    }
+    LogSpec { work_queue, ..log_spec("LOG", &["log.>"]) }
 }
 
 async fn begin(dir: &Path, spec: &LogSpec) -> Fabric {
@@ -68,21 +64,11 @@ async fn consumer(fabric: &Fabric) -> Arc<dyn Consumer> {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir.join("bus/logs/LOG")).expect("a folder");
-    let mut files: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
-    files.sort();
-    files
+    common::files(dir, FOLDER)
 }
 
-/// A copy of the data as it is now: what another process would find after this one's sudden death.
 fn as_after_a_crash(dir: &Path) -> TempDir {
-    let copy = tempfile::tempdir().expect("a folder");
-    fs::create_dir_all(copy.path().join("bus/logs/LOG")).expect("a folder");
-    for file in segments(dir) {
-        let name = file.file_name().expect("a name");
-        fs::copy(&file, copy.path().join("bus/logs/LOG").join(name)).expect("copies");
-    }
-    copy
+    common::as_after_a_crash(dir, FOLDER)
 }
 
 #[tokio::test]
@@ -351,30 +337,10 @@ async fn a_process_killed_while_it_appends_keeps_what_it_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut acked = BTreeSet::new();
     for round in 1..=3 {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "a_process_killed_while_it_appends_keeps_what_it_acknowledged", "--nocapture"])
-            .env(APPENDER_DIR, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut take = |line: std::io::Result<String>| {
-            let line = line.ok()?;
-            let (offset, what) = line.strip_prefix("acked ")?.split_once(' ')?;
+        let name = "a_process_killed_while_it_appends_keeps_what_it_acknowledged";
+        common::run_and_kill(name, (APPENDER_DIR, folder.path()), 300 * round, |offset, what| {
             acked.insert((offset.parse::<u64>().ok()?, what.to_owned())).then_some(())
-        };
-        let mut before = 0;
-        while before < 300 * round {
-            before += usize::from(take(lines.next().expect("it goes on")).is_some());
-        }
-        child.kill().expect("is killed");
-        child.wait().expect("ends");
-        // What it had said and we had not read. A line without its end may be half an offset.
-        let rest: Vec<_> = lines.collect();
-        for line in rest.into_iter().rev().skip(1) {
-            take(line);
-        }
-
+        });
         let fabric = begin(folder.path(), &spec(false)).await;
         let there: BTreeSet<_> = read(&fabric, "log.a").await.into_iter().collect();
         let missing: Vec<_> = acked.difference(&there).collect();

@@ -152,7 +152,9 @@ async fn nothing_to_do(consumer: &dyn Consumer) {
     assert!(work.is_empty(), "nothing was due, not {work:?}");
 }
 
-fn log_spec(name: &str, subjects: &[&str]) -> LogSpec {
+/// A log that keeps everything, for tests to change what they are about.
+#[must_use]
+pub fn log_spec(name: &str, subjects: &[&str]) -> LogSpec {
     LogSpec {
         name: name.into(),
         subjects: subjects.iter().copied().map(subject).collect(),

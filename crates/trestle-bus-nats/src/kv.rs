@@ -129,6 +129,11 @@ fn is_gone(message: &StreamMessage) -> bool {
     matches!(operation, Some("DEL" | "PURGE")) || message.headers.get("Nats-Marker-Reason").is_some()
 }
 
+/// The key that a message of the bucket is about, if it starts with `prefix`. `stem` is what stands before every key.
+fn key(message: &StreamMessage, stem: &str, prefix: &str) -> Option<String> {
+    message.subject.strip_prefix(stem).filter(|key| key.starts_with(prefix)).map(str::to_owned)
+}
+
 fn entry(message: StreamMessage) -> Entry {
     Entry { value: message.payload, revision: message.sequence }
 }
@@ -158,8 +163,7 @@ impl Kv for BucketKv {
             let all = read.len() < READ_AT_ONCE_MAX;
             from = read.last().map_or(from, |last| last.sequence + 1);
             for message in read {
-                let key = message.subject.strip_prefix(&stem).filter(|key| key.starts_with(prefix));
-                match key.map(str::to_owned) {
+                match key(&message, &stem, prefix) {
                     Some(key) if is_gone(&message) => drop(entries.remove(&key)),
                     Some(key) => drop(entries.insert(key, entry(message))),
                     None => {}
@@ -298,8 +302,7 @@ impl Watching {
         let Ok(Ok(read)) = read else { return };
         for message in read {
             self.next = message.sequence + 1;
-            let key = message.subject.strip_prefix(&stem).filter(|key| key.starts_with(&self.prefix));
-            let Some(key) = key.map(str::to_owned) else { continue };
+            let Some(key) = key(&message, &stem, &self.prefix) else { continue };
             let entry = if is_gone(&message) { None } else { Some(entry(message)) };
             if self.sender.send(KvEvent { key, entry }).await.is_err() {
                 return;

@@ -12,6 +12,7 @@ use async_nats::{
     jetstream::{message::StreamMessage, stream::RawMessage},
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -117,9 +118,7 @@ impl Link {
         loop {
             let patience: Duration = self.config.request_timeout;
             let message = tokio::select! {
-                next = timeout(patience, futures_util::StreamExt::next(&mut answers)) => {
-                    next.map_err(|_| BusError::Timeout(began.elapsed()))?
-                }
+                next = timeout(patience, answers.next()) => next.map_err(|_| BusError::Timeout(began.elapsed()))?,
                 _ = breaks.changed() => return Err(BusError::Away.into()),
             };
             let message = message.ok_or(BusError::Away)?;

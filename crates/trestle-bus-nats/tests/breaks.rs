@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
-use trestle_bus::{BusError, BusState, ConsumerSpec, Fabric, Heard, LogSpec, Subject, Subscription};
+use trestle_bus::{BusError, BusState, ConsumerSpec, Fabric, Heard, LogSpec, Subject, Subscription, promise::log_spec};
 use trestle_bus_nats::{Nats, NatsConfig};
 use trestle_testkit::NatsServer;
 
@@ -22,16 +22,7 @@ fn subject(text: &str) -> Subject {
 }
 
 fn work_log() -> LogSpec {
-    LogSpec {
-        name: "WORK".into(),
-        subjects: vec![subject("work.>")],
-        per_subject_max: None,
-        age_max: None,
-        bytes_max: None,
-        work_queue: true,
-        dedup_window: Duration::from_secs(120),
-        republish: None,
-    }
+    LogSpec { work_queue: true, ..log_spec("WORK", &["work.>"]) }
 }
 
 async fn connect(server: &NatsServer) -> Fabric {

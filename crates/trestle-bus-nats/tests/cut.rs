@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use trestle_bus::{BusError, BusState, Fabric, Heard, LogSpec, Subject};
+use trestle_bus::{BusError, BusState, Fabric, Heard, LogSpec, Subject, promise::log_spec};
 use trestle_bus_nats::{Nats, NatsConfig};
 use trestle_testkit::{Cut, CutMode, NatsServer};
 
@@ -27,16 +27,7 @@ async fn a_node_that_was_cut_off_hears_that_it_missed_something_and_reads_it() {
     let cut = Cut::before(&[server.address()]).await.expect("opens");
     let node = Nats::connect(NatsConfig::new(cut.nats_url())).await.expect("connects");
     let other = Nats::connect(NatsConfig::new(server.url())).await.expect("connects");
-    let spec = LogSpec {
-        name: "LOG".into(),
-        subjects: vec![subject("t.log.>")],
-        per_subject_max: None,
-        age_max: None,
-        bytes_max: None,
-        work_queue: false,
-        dedup_window: Duration::from_secs(120),
-        republish: Some(("t.log".into(), "t.ch".into())),
-    };
+    let spec = LogSpec { republish: Some(("t.log".into(), "t.ch".into())), ..log_spec("LOG", &["t.log.>"]) };
     node.log.ensure(&spec).await.expect("makes the log");
     let at = subject("t.log.a");
     let append = async |what: &str| other.log.append(&at, None, what.to_owned().into()).await.expect("appends").offset;

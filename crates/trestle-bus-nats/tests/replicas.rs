@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use trestle_bus::{BusError, ConsumerSpec, Fabric, KvEvent, LogSpec, Subject};
+use trestle_bus::{BusError, ConsumerSpec, Fabric, KvEvent, LogSpec, Subject, promise};
 use trestle_bus_nats::{Nats, NatsConfig};
 use trestle_testkit::NatsCluster;
 
@@ -27,16 +27,7 @@ fn subject(text: &str) -> Subject {
 }
 
 fn log_spec() -> LogSpec {
-    LogSpec {
-        name: "LOG".into(),
-        subjects: vec![subject("log.>")],
-        per_subject_max: None,
-        age_max: None,
-        bytes_max: None,
-        work_queue: false,
-        dedup_window: Duration::from_secs(120),
-        republish: None,
-    }
+    promise::log_spec("LOG", &["log.>"])
 }
 
 async fn connect(url: String) -> Fabric {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::timeout;
-use trestle_bus::{BusState, ConsumerSpec, Fabric, Heard, LogSpec, Subject};
+use trestle_bus::{BusState, ConsumerSpec, Fabric, Heard, LogSpec, Subject, promise::log_spec};
 use trestle_bus_nats::{Nats, NatsConfig};
 use trestle_testkit::NatsServer;
 
@@ -44,16 +44,7 @@ async fn what_another_node_publishes_after_subscribe_has_returned_is_heard() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_closes_leaves_its_work_to_the_other() {
     let (_server, one, other) = two_nodes().await;
-    let spec = LogSpec {
-        name: "WORK".into(),
-        subjects: vec![subject("work.>")],
-        per_subject_max: None,
-        age_max: None,
-        bytes_max: None,
-        work_queue: true,
-        dedup_window: Duration::from_secs(120),
-        republish: None,
-    };
+    let spec = LogSpec { work_queue: true, ..log_spec("WORK", &["work.>"]) };
     let consumer = ConsumerSpec {
         log: "WORK".into(),
         name: "worker".into(),

@@ -98,14 +98,6 @@ impl NatsCluster {
         self.servers[at].kill().await
     }
 
-    /// Stops one in order (SIGTERM).
-    ///
-    /// # Errors
-    /// If it does not end.
-    pub async fn stop(&mut self, at: usize) -> anyhow::Result<()> {
-        self.servers[at].stop().await
-    }
-
     /// Lets one do nothing until [`NatsCluster::resume`]; the others go on without it.
     ///
     /// # Errors

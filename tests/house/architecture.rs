@@ -160,3 +160,10 @@ fn a_path_that_is_not_there_is_seen() {
     assert!(there("protos/", true, &names) && !there("protos/", false, &names), "a reader's own folder");
     assert!(!there("crates/trestle-none", true, &names), "not theirs");
 }
+
+#[test]
+fn cargo_run_is_the_gateway() {
+    let workspace = workspace();
+    let named = workspace.packages.iter().filter_map(|package| package.default_run.as_deref());
+    assert_eq!(named.collect::<Vec<_>>(), ["trestle"], "the README's first command names no program");
+}

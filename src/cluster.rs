@@ -51,8 +51,8 @@ pub(crate) async fn hear_drain(cluster: &Cluster<'_>, nodes: &Arc<Nodes>) -> any
             if !matches!(ask.ask, Some(node_ask::Ask::Drain(_))) {
                 continue;
             }
-            let me = nodes.alive().into_iter().find(|info| info.node == node.as_str()).unwrap_or_default();
-            let answer = v1::NodeAnswer { node: node.to_string(), answer: Some(node_answer::Answer::Info(me)) };
+            let answer = node_answer::Answer::Info(nodes.info());
+            let answer = v1::NodeAnswer { node: node.to_string(), answer: Some(answer) };
             if let Err(error) = bus.publish(&reply_to, answer.encode_to_vec().into()).await {
                 tracing::warn!(%error, "an operator was not answered");
             }
@@ -66,7 +66,7 @@ impl Cluster<'_> {
     /// Takes this node's place among the others.
     pub(crate) async fn nodes(&self, metrics: &mut Metrics) -> anyhow::Result<Arc<Nodes>> {
         let roles = self.config.roles.iter().map(|role| match role {
-            Role::Edge => "edge",
+            Role::Edge => v1::NodeInfo::EDGE,
             Role::Bridge => "bridge",
             Role::Connector => "connector",
         });

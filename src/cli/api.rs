@@ -136,7 +136,7 @@ impl Answer {
         };
         let RefusedBecause { reason, message, field } = error;
         let place = if field.is_empty() { String::new() } else { format!("{field}: ") };
-        let row = Reason::ALL.iter().map(|reason| reason.row()).find(|row| row.word == reason);
+        let row = Reason::of_word(&reason).map(Reason::row);
         let advice = row.map(|row| format!("\n{}", row.advice)).unwrap_or_default();
         format!("{reason}: {place}{message}{advice}")
     }

@@ -11,18 +11,10 @@ use trestle_wire::{
 
 use crate::{Shared, target::Target};
 
-/// The role of nodes that hold sessions, as [`v1::NodeInfo`] says it.
-const EDGE: &str = "edge";
-
 /// What a bridge is told about nodes.
 pub trait Nodes: Send + Sync + 'static {
     /// Those that live, this one included, each as it last said.
     fn alive(&self) -> Vec<v1::NodeInfo>;
-}
-
-/// Whether a node may hold sessions.
-pub(crate) fn is_edge(node: &v1::NodeInfo) -> bool {
-    node.roles.iter().any(|role| role == EDGE)
 }
 
 impl Shared {
@@ -38,7 +30,7 @@ impl Shared {
         if let Some(most) = self.fabric.bus.nodes_max() {
             return most;
         }
-        match self.nodes.alive().iter().filter(|node| is_edge(node)).count() {
+        match self.nodes.alive().iter().filter(|node| node.is_edge()).count() {
             // This node itself has not been heard yet, so others may not have been either.
             0 => usize::MAX,
             edges => edges,
@@ -134,8 +126,7 @@ impl Shared {
 /// What another node refused, in its own words.
 pub(crate) fn refusal_of(error: v1::Error) -> Refusal {
     // A reason that a newer node has and this one does not is a fault to this one.
-    let reason = Reason::ALL.iter().find(|reason| reason.row().word == error.reason).copied();
-    let refusal = Refusal::new(reason.unwrap_or(Reason::Internal), error.message);
+    let refusal = Refusal::new(Reason::of_word(&error.reason).unwrap_or(Reason::Internal), error.message);
     if error.field.is_empty() { refusal } else { refusal.field(error.field) }
 }
 

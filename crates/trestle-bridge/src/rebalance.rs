@@ -6,7 +6,7 @@ use trestle_wire::{
     v1::{self, node_answer::Answer, node_ask::Ask},
 };
 
-use crate::{Shared, nodes::is_edge};
+use crate::Shared;
 
 /// A node is left alone up to this much above the average, in percent: below it the moving costs more than it brings.
 const TOLERATED_PERCENT: u64 = 5;
@@ -17,7 +17,7 @@ const TOLERATED_SESSIONS: u64 = 10;
 ///
 /// Nodes that drain or hold no sessions take no part. What always holds: no node is asked to go below the average.
 pub(crate) fn shares(nodes: &[v1::NodeInfo]) -> Vec<v1::NodeShare> {
-    let edges: Vec<_> = nodes.iter().filter(|node| is_edge(node) && !node.draining).collect();
+    let edges: Vec<_> = nodes.iter().filter(|node| node.is_edge() && !node.draining).collect();
     let count = edges.len() as u64;
     let total: u64 = edges.iter().map(|node| u64::from(node.active)).sum();
     let share = |node: &&v1::NodeInfo| {

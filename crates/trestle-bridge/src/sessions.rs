@@ -9,12 +9,7 @@ use trestle_wire::{
     v1::{self, node_answer::Answer, node_ask::Ask},
 };
 
-use crate::{
-    NamespaceView, Shared,
-    nodes::{is_edge, refusal_of},
-    target,
-    target::Target,
-};
+use crate::{NamespaceView, Shared, nodes::refusal_of, target, target::Target};
 
 /// Sessions of an answer unless it is asked for more or fewer.
 const LIMIT_DEFAULT: u32 = 100;
@@ -58,7 +53,7 @@ impl Shared {
             heard.insert(node);
         }
         let silent: Vec<_> =
-            self.nodes().into_iter().filter(|node| is_edge(node) && !heard.contains(&node.node)).collect();
+            self.nodes().into_iter().filter(|node| node.is_edge() && !heard.contains(&node.node)).collect();
         Ok(v1::ListSessionsResponse {
             silent_nodes: silent.into_iter().map(|node| node.node).collect(),
             ..merge(pages, limit)

@@ -218,11 +218,6 @@ impl Edge {
         self.channels.of(channel).is_ok_and(|namespace| namespace.presence)
     }
 
-    /// What this node says of itself.
-    pub(crate) fn info(&self) -> v1::NodeInfo {
-        self.nodes.alive().into_iter().find(|node| node.node == self.node.as_str()).unwrap_or_default()
-    }
-
     /// The token that resumes `stay` next.
     pub(crate) fn token(&self, stay: &Stay, identity: &Identity, epoch: u64) -> String {
         let issued = SystemTime::now();

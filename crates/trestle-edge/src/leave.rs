@@ -90,10 +90,9 @@ impl Edge {
 
     /// The other nodes that take clients.
     fn others(&self) -> impl Iterator<Item = v1::NodeInfo> + use<'_> {
-        let edge = |node: &v1::NodeInfo| node.roles.iter().any(|role| role == "edge");
         self.nodes
             .alive()
             .into_iter()
-            .filter(move |node| edge(node) && !node.draining && node.node != self.node.as_str())
+            .filter(move |node| node.is_edge() && !node.draining && node.node != self.node.as_str())
     }
 }

@@ -114,8 +114,8 @@ impl Metrics {
 
     /// A client is told an error; `word` is one of the table's, or a service's own.
     pub(crate) fn refused(&self, word: &str) {
-        let known = Reason::ALL.iter().map(|reason| reason.row().word).find(|known| *known == word);
-        self.refusals.get_or_create(&Why { reason: known.unwrap_or("service") }).inc();
+        let reason = Reason::of_word(word).map_or("service", |reason| reason.row().word);
+        self.refusals.get_or_create(&Why { reason }).inc();
     }
 
     /// The gateway closes a connection.

@@ -142,7 +142,7 @@ impl Edge {
                 if node != self.node.as_str() {
                     return Err(Refusal::new(Reason::UnknownNode, format!("this is {}, not {node}", self.node)));
                 }
-                let info = self.info();
+                let info = self.nodes.info();
                 tracing::info!("an operator drains this node");
                 self.told_to_drain.cancel();
                 node_answer::Answer::Info(info)
@@ -152,7 +152,7 @@ impl Edge {
                 tracing::info!(surplus, asked, "clients are asked to connect again, to rebalance");
                 node_answer::Answer::Info(v1::NodeInfo {
                     active: u32::try_from(asked).unwrap_or(u32::MAX),
-                    ..self.info()
+                    ..self.nodes.info()
                 })
             }
         })

@@ -22,5 +22,16 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/trestle.v1.rs"));
 }
 
+impl v1::NodeInfo {
+    /// The role of nodes that hold sessions.
+    pub const EDGE: &'static str = "edge";
+
+    /// Whether the node may hold sessions.
+    #[must_use]
+    pub fn is_edge(&self) -> bool {
+        self.roles.iter().any(|role| role == Self::EDGE)
+    }
+}
+
 /// The descriptor set of `proto/trestle/v1`, encoded: for gRPC reflection and for compiling schemas that import it.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trestle.v1.binpb"));

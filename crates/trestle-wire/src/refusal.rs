@@ -183,6 +183,14 @@ reasons! {
     Internal "internal" Internal retry None, "A fault of the gateway. Its log says more.";
 }
 
+impl Reason {
+    /// The reason with that word; `None` for a service's own, and for one of another version.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.row().word == word)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.row().word)
@@ -243,6 +251,8 @@ mod tests {
     fn every_reason_has_a_word_of_its_own() {
         let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.row().word).collect();
         assert_eq!(words.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().all(|reason| Reason::of_word(reason.row().word) == Some(*reason)));
+        assert_eq!(Reason::of_word("a_services_own"), None);
     }
 
     #[test]

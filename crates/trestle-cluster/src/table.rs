@@ -160,18 +160,17 @@ impl Table {
         }
     }
 
-    /// Who lives now. Those who do not have nobody; those that began anew or came back are asked.
+    /// Who lives now. Those who do not have nobody; those that came, came back or began anew are asked.
     pub(crate) fn lives(&mut self, lives: &Lives, now: Instant) {
         let missing = Some(Missing { asked: 0, next: now });
         let mut dead = Vec::new();
         for (node, part) in &mut self.parts {
             match (part.number, lives.get(node).copied()) {
                 (Some(_), None) => dead.push(node.clone()),
-                (Some(before), Some(number)) if before != number => {
-                    // Whatever it says from now on is new, by whatever clock.
-                    (part.number, part.started, part.missing) = (Some(number), 0, missing);
+                (before, number) if before != number => {
+                    // What it said may be of a life before. Whatever it says from now on is new, by whatever clock.
+                    (part.number, part.started, part.missing) = (number, 0, missing);
                 }
-                (None, Some(number)) => part.number = Some(number),
                 _ => {}
             }
         }

@@ -300,6 +300,21 @@ fn a_node_that_was_thought_dead_is_asked_when_it_is_back() {
 }
 
 #[test]
+fn the_last_word_of_a_node_that_left_is_not_that_of_the_next_of_its_name() {
+    let (mut table, now) = (Table::default(), Instant::now());
+    let mut old = Local::new(node(1), 1, now);
+    old.enter(&session(1), None);
+    // Heard after it was known to have left, and before another one came.
+    old.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, None, now));
+    table.lives(&lives([(1, 2)]), now);
+    for asked in 0..ASKS_MAX {
+        assert_eq!(table.unanswered(PATIENCE, now + asked * ANSWER_WITHIN), [node(1)]);
+    }
+    table.unanswered(PATIENCE, now + ASKS_MAX * ANSWER_WITHIN);
+    assert_eq!((table.len(), table.in_sync()), (0, true));
+}
+
+#[test]
 fn a_node_that_began_anew_under_a_clock_set_back_is_believed() {
     let (mut table, now) = (Table::default(), Instant::now());
     let mut old = Local::new(node(1), 1000, now);

@@ -198,6 +198,14 @@ impl Log for Port {
         last.await?
     }
 
+    async fn reached(&self, log: &str) -> Result<u64, BusError> {
+        let log = log.to_owned();
+        let reached = self.world.call(self.link, move |state| {
+            state.streams.get(&log).map(Stream::reached).ok_or_else(|| BusError::NoLog(log.clone()))
+        });
+        reached.await?
+    }
+
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
         Err(BusError::Refused(format!("no service takes {} in this simulation", spec.filter)))
     }
@@ -217,6 +225,11 @@ impl Kv for Port {
             all.map(|(key, fact)| (key.clone(), fact.entry.clone())).collect()
         });
         entries.await
+    }
+
+    async fn each(&self, prefix: &str, visit: &mut (dyn FnMut(String, Entry) + Send)) -> Result<(), BusError> {
+        self.entries(prefix).await?.into_iter().for_each(|(key, entry)| visit(key, entry));
+        Ok(())
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {

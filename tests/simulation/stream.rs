@@ -70,6 +70,11 @@ impl Stream {
         self.last_of(subject)
     }
 
+    /// The highest offset that was given.
+    pub(crate) fn reached(&self) -> u64 {
+        self.last
+    }
+
     fn last_of(&self, subject: &Subject) -> u64 {
         self.kept.iter().rev().find(|one| one.subject == *subject).map_or(0, |one| one.offset)
     }

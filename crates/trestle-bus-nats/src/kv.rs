@@ -12,7 +12,6 @@ use async_nats::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde_json::json;
 use tokio::{
     sync::{OnceCell, mpsc},
     time::{sleep, timeout},
@@ -95,6 +94,15 @@ impl BucketKv {
         self.link.last_of(&self.stream(), &self.subject(key)).await
     }
 
+    /// Messages of the bucket from a sequence on, and where to read on; `None` at the end.
+    async fn page(&self, filter: &str, from: u64) -> Result<(Vec<StreamMessage>, Option<u64>), BusError> {
+        let read = self.link.read(&self.stream(), filter, from, READ_AT_ONCE_MAX).await;
+        let read = read.map_err(|fault| self.error(fault))?;
+        let more = read.len() == READ_AT_ONCE_MAX;
+        let next = read.last().map(|last| last.sequence + 1).filter(|_| more);
+        Ok((read, next))
+    }
+
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, last: Option<u64>) -> Result<Ack, Fault> {
         self.link.fits(&value)?;
         let mut headers = HeaderMap::new();
@@ -156,12 +164,10 @@ impl Kv for BucketKv {
         self.open().await?;
         let (stem, filter) = (self.subject(""), self.subject(&filter(prefix)));
         // One that is set meanwhile may be read twice, the later one last.
-        let (mut entries, mut from) = (BTreeMap::new(), 1);
-        loop {
-            let read = self.link.read(&self.stream(), &filter, from, READ_AT_ONCE_MAX).await;
-            let read = read.map_err(|fault| self.error(fault))?;
-            let all = read.len() < READ_AT_ONCE_MAX;
-            from = read.last().map_or(from, |last| last.sequence + 1);
+        let (mut entries, mut from) = (BTreeMap::new(), Some(1));
+        while let Some(next) = from {
+            let read;
+            (read, from) = self.page(&filter, next).await?;
             for message in read {
                 match key(&message, &stem, prefix) {
                     Some(key) if is_gone(&message) => drop(entries.remove(&key)),
@@ -172,10 +178,25 @@ impl Kv for BucketKv {
             if entries.len() > ENTRIES_MAX {
                 return Err(BusError::too_many_keys(prefix));
             }
-            if all {
-                return Ok(entries.into_iter().collect());
+        }
+        Ok(entries.into_iter().collect())
+    }
+
+    async fn each(&self, prefix: &str, visit: &mut (dyn FnMut(String, Entry) + Send)) -> Result<(), BusError> {
+        check(&format!("{prefix}x"))?;
+        self.open().await?;
+        let (stem, filter) = (self.subject(""), self.subject(&filter(prefix)));
+        let mut from = Some(1);
+        while let Some(next) = from {
+            let read;
+            (read, from) = self.page(&filter, next).await?;
+            for message in read.into_iter().filter(|message| !is_gone(message)) {
+                if let Some(key) = key(&message, &stem, prefix) {
+                    visit(key, entry(message));
+                }
             }
         }
+        Ok(())
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {
@@ -228,9 +249,7 @@ impl Kv for BucketKv {
     async fn watch(&self, prefix: &str) -> Result<mpsc::Receiver<KvEvent>, BusError> {
         check(&format!("{prefix}x"))?;
         self.open().await?;
-        let info = self.link.api(&format!("STREAM.INFO.{}", self.stream()), &json!({})).await;
-        let info = info.map_err(|fault| self.error(fault))?;
-        let next = info["state"]["last_seq"].as_u64().unwrap_or(0) + 1;
+        let next = self.link.reached(&self.stream()).await.map_err(|fault| self.error(fault))? + 1;
         let context = jetstream::new(self.link.client.clone());
         let refused = |error: &dyn std::fmt::Display| BusError::Refused(format!("watch: {error}"));
         let bucket = context.get_key_value(&self.link.config.bucket).await.map_err(|error| refused(&error))?;

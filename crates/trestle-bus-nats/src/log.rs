@@ -142,6 +142,12 @@ impl Log for StreamLog {
         Ok(last.map_or(0, |message| message.sequence))
     }
 
+    async fn reached(&self, log: &str) -> Result<u64, BusError> {
+        self.0.check()?;
+        let reached = self.0.reached(log).await;
+        reached.map_err(|fault| self.0.unanswered(fault, log, |config| config.name == log))
+    }
+
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
         self.0.check()?;
         let consumer = PullConsumer::new(self.0.clone(), spec.clone());

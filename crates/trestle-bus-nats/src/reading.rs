@@ -88,6 +88,12 @@ impl Link {
         Ok(last.map_or(0, |last| last.sequence))
     }
 
+    /// Sequence of the last message that the stream has stored, as its leader has it, also if that is gone.
+    pub(crate) async fn reached(&self, stream: &str) -> Result<u64, Fault> {
+        let info = self.api(&format!("STREAM.INFO.{stream}"), &json!({})).await?;
+        info["state"]["last_seq"].as_u64().ok_or_else(|| unreadable(&"a stream without `state.last_seq`"))
+    }
+
     /// One message from the leader of the stream.
     async fn leaders(&self, stream: &str, which: &serde_json::Value) -> Result<Option<StreamMessage>, Fault> {
         let answer = match self.api(&format!("STREAM.MSG.GET.{stream}"), which).await {

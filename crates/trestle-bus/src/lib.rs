@@ -120,6 +120,13 @@ pub trait Log: Send + Sync + 'static {
     /// As [`Log::read`].
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError>;
 
+    /// The highest offset that `log` has given, exactly, also to a message that is gone by its limits; 0 before the first.
+    /// Whoever knows of a higher one knows that the log has lost what it had stored, or was made anew.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    async fn reached(&self, log: &str) -> Result<u64, BusError>;
+
     /// A durable consumer, made if it does not exist. All with the same log and name share the work, on all nodes.
     ///
     /// # Errors
@@ -160,6 +167,13 @@ pub trait Kv: Send + Sync + 'static {
     /// # Errors
     /// As [`Kv::get`]; [`BusError::Refused`] if there are more than [`ENTRIES_MAX`].
     async fn entries(&self, prefix: &str) -> Result<Vec<(String, Entry)>, BusError>;
+
+    /// Shows `visit` all keys that start with `prefix`, however many, in no order. One that is there before the call and
+    /// after it is shown; one that is set meanwhile may be shown twice, the later value last.
+    ///
+    /// # Errors
+    /// As [`Kv::get`]; some may have been shown.
+    async fn each(&self, prefix: &str, visit: &mut (dyn FnMut(String, Entry) + Send)) -> Result<(), BusError>;
 
     /// Sets `key`, for `ttl` if given, and returns the new revision.
     ///

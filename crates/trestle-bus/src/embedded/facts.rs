@@ -28,6 +28,9 @@ use crate::{BusError, BusState, ENTRIES_MAX, Entry, Kv, KvEvent, pattern};
 /// Events that wait for one watcher; one that falls further behind is let go. 4 Ki x about 200 B = 800 KiB.
 const EVENTS_MAX: usize = 4 << 10;
 
+/// Keys that [`Kv::each`] takes at once: 1 Ki x about 1 KiB = 1 MiB.
+const PAGE: usize = 1 << 10;
+
 /// A file of keys is closed when a group would make it larger. 1 MiB x the 8 that are left alone = 8 MiB beside four
 /// times what is set.
 const SEGMENT_BYTES_MAX: u64 = 1 << 20;
@@ -391,6 +394,23 @@ impl Kv for FactsKv {
         let below = below.take_while(|(key, _)| key.starts_with(prefix)).take(ENTRIES_MAX + 1);
         let entries: Vec<_> = below.map(|(key, fact)| (key.to_string(), fact.entry.clone())).collect();
         if entries.len() > ENTRIES_MAX { Err(BusError::too_many_keys(prefix)) } else { Ok(entries) }
+    }
+
+    async fn each(&self, prefix: &str, visit: &mut (dyn FnMut(String, Entry) + Send)) -> Result<(), BusError> {
+        self.0.check(&format!("{prefix}x"))?;
+        let mut from = Bound::Included(prefix.to_owned());
+        loop {
+            // A page at a time, so that nobody waits for the lock while all are shown.
+            let page: Vec<_> = {
+                let state = self.0.state();
+                let below = state.keys.range::<str, _>((from.as_ref().map(String::as_str), Bound::Unbounded));
+                let below = below.take_while(|(key, _)| key.starts_with(prefix)).take(PAGE);
+                below.map(|(key, fact)| (key.to_string(), fact.entry.clone())).collect()
+            };
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from = Bound::Excluded(last.clone());
+            page.into_iter().for_each(|(key, entry)| visit(key, entry));
+        }
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64, BusError> {

@@ -179,6 +179,11 @@ impl Log for StoredLog {
         Ok(self.0.named(log)?.state().kept.last(subject))
     }
 
+    async fn reached(&self, log: &str) -> Result<u64, BusError> {
+        self.0.live.is_open()?;
+        Ok(self.0.named(log)?.state().next() - 1)
+    }
+
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
         self.0.live.is_open()?;
         let stream = self.0.named(&spec.log)?;

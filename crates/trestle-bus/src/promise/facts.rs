@@ -148,6 +148,28 @@ pub async fn a_watcher_hears_its_prefix_in_order(fabric: Fabric) {
     assert_eq!(event(&mut ones).await, ("session.11".into(), Some("c".into())));
 }
 
+/// All keys of a prefix are shown with what they hold, each once while nobody sets it, and no others.
+pub async fn each_key_of_a_prefix_is_shown(fabric: Fabric) {
+    // More than a bus asks for in one request.
+    const MANY: usize = 2_500;
+    put(&fabric, "nodes.1", "other", None).await;
+    put(&fabric, "node.gone", "x", None).await;
+    fabric.kv.delete("node.gone").await.expect("deletes");
+    let mut expected = Vec::new();
+    for at in 0..MANY {
+        let key = format!("node.{at:04}.x");
+        let revision = put(&fabric, &key, &at.to_string(), None).await;
+        expected.push((key, Entry { value: payload(at), revision }));
+    }
+    let mut shown = Vec::new();
+    fabric.kv.each("node.", &mut |key, entry| shown.push((key, entry))).await.expect("shows");
+    shown.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(shown, expected);
+    let mut one = 0;
+    fabric.kv.each("node.0007.", &mut |_, _| one += 1).await.expect("shows");
+    assert_eq!(one, 1);
+}
+
 /// All keys of a prefix are found, in order, however many there are; what is gone or has expired is not among them.
 pub async fn entries_are_the_keys_of_a_prefix(fabric: Fabric) {
     // More than a bus asks for in one request.

@@ -56,6 +56,7 @@ macro_rules! promise_suite {
             every_user_has_an_inbox
             a_log_keeps_the_last_messages_of_each_subject
             a_log_forgets_what_is_too_old
+            a_log_knows_how_far_it_has_reached
             a_full_log_refuses_until_there_is_room
             a_log_that_exists_is_changed
             without_a_log_nothing_is_stored
@@ -83,6 +84,7 @@ macro_rules! promise_suite {
             a_key_put_again_has_the_new_lifetime
             a_watcher_hears_its_prefix_in_order
             entries_are_the_keys_of_a_prefix
+            each_key_of_a_prefix_is_shown
             a_key_that_is_set_meanwhile_is_among_the_entries
             what_is_no_key_is_refused
         }

@@ -246,6 +246,29 @@ pub async fn a_log_forgets_what_is_too_old(fabric: Fabric) {
     assert!(append(&fabric, "log.a", "new").await > first);
 }
 
+/// How far a log has come is known for all its subjects together, and stays known when the messages are gone.
+pub async fn a_log_knows_how_far_it_has_reached(fabric: Fabric) {
+    let reached = async || fabric.log.reached("LOG").await.expect("knows how far");
+    assert!(matches!(fabric.log.reached("LOG").await, Err(BusError::NoLog(_))));
+    let spec = LogSpec { per_subject_max: Some(1), ..log_spec("LOG", &["log.*"]) };
+    ensure(&fabric, &spec).await;
+    assert_eq!(reached().await, 0);
+    for at in 0..5 {
+        assert_eq!(append(&fabric, "log.a", at).await, reached().await);
+    }
+    let newest = append(&fabric, "log.b", "b").await;
+    assert_eq!(reached().await, newest);
+    let age_max = Duration::from_secs(1);
+    ensure(&fabric, &LogSpec { age_max: Some(age_max), dedup_window: age_max, ..spec }).await;
+    soon(async {
+        while last(&fabric, "log.b").await != 0 {
+            tokio::time::sleep(age_max / 20).await;
+        }
+    })
+    .await;
+    assert_eq!(reached().await, newest, "what is too old was there once");
+}
+
 /// Above its bytes a log refuses, also empty messages, and says so; what it has stays; what is done makes room.
 pub async fn a_full_log_refuses_until_there_is_room(fabric: Fabric) {
     const MAX: u64 = 100_000;

@@ -148,6 +148,10 @@ impl Log for Laggard {
         self.log.last(log, subject).await
     }
 
+    async fn reached(&self, log: &str) -> Result<u64, BusError> {
+        self.log.reached(log).await
+    }
+
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {
         self.log.consumer(spec).await
     }

@@ -122,7 +122,9 @@ export class Room {
     if (!this.#joined) return;
     const { offset, prevOffset } = envelope;
     if (offset > 0n) {
-      if (this.#place !== undefined && offset <= this.#place) return;
+      // The first of all after a gap of unknown length: of another log that has taken the place of the old one.
+      const anew = this.#excused && prevOffset === 0n;
+      if (this.#place !== undefined && offset <= this.#place && !anew) return;
       if (this.#place !== undefined && !this.#excused && prevOffset > this.#place) this.#tellGap(this.#place + 1n, prevOffset);
       this.#place = offset;
       this.#excused = this.#fromStart = false;

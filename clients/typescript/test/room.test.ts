@@ -57,6 +57,14 @@ test("a hole that the gateway has told of is told once", () => {
   assert.deepEqual(told, ["11-14", "15", "0-0", "25", "26-28", "30"]);
 });
 
+test("a log that takes the place of one that was lost is gone on with", () => {
+  const { room, told } = joined(undefined, 10n);
+  room.delivery(message(1n, 0n));
+  room.gap(gap(11n, 0n));
+  for (const offset of [1n, 1n, 2n]) room.delivery(message(offset));
+  assert.deepEqual(told, ["11-0", "1", "2"]);
+});
+
 test("the first of the last so many may follow on anything, the first after an offset may not", () => {
   const last = joined({ last: 2 }, 50n, true);
   last.room.delivery(message(49n, 48n));

@@ -1,12 +1,14 @@
 //! Fills what the bus did not bring to a room from the channel's log.
 //!
-//! What always holds: what the log has is fanned out in its order, each once; what it no longer has is told in a gap.
+//! What always holds: what the log has is fanned out in its order, each once; what it no longer has is told in a gap; a log
+//! that has lost its data, or came in the place of another, is gone on with from where it ends.
 
 use prost::Message as _;
 use trestle_bus::{BusError, Place, Stored};
-use trestle_wire::v1::{self, GapReason};
+use trestle_wire::v1::{self, GapReason, server_frame::Frame};
 
 use crate::{
+    fanout::{Parcel, send},
     listen::Core,
     read::{PAGE, PAUSE, Read, TRIES_MAX},
     recall::{Lost, READ_BYTES_MAX},
@@ -35,7 +37,14 @@ impl Core {
     async fn fill_once(&self, room: &Room, past: &Past, until: Option<u64>, count: u64) -> Result<(), BusError> {
         let until = match until {
             Some(until) => until,
-            None => self.last(past).await?,
+            None => {
+                let (last, heard) = (self.last(past).await?, room.inside(|inside| inside.offset));
+                if self.has_lost(past, heard, last).await? {
+                    self.begin_anew(room, past, last, count);
+                    return Ok(());
+                }
+                last
+            }
         };
         loop {
             let heard = room.inside(|inside| inside.offset);
@@ -62,6 +71,41 @@ impl Core {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the log, whose last message of the channel is at `last`, has lost the one at `known`, which it had stored. What
+    /// goes by its limits goes from the beginning, and offsets are not given again.
+    pub(crate) async fn has_lost(&self, past: &Past, known: u64, last: u64) -> Result<bool, BusError> {
+        Ok(last < known && (last > 0 || self.fabric.log.reached(&past.log).await? < known))
+    }
+
+    /// Whether the log has lost what the room has heard, as the first message of its channel has come though the room is
+    /// further. If so, the members were told, and that message is the next.
+    pub(crate) async fn begins_anew(&self, room: &Room, past: &Past) -> bool {
+        let before = room.inside(|inside| inside.begun);
+        self.fill(room, past, None, 0).await;
+        room.inside(|inside| {
+            let anew = inside.begun != before;
+            if anew {
+                inside.offset = 0;
+            }
+            anew
+        })
+    }
+
+    /// The log has lost what the room has heard: the members are told, and go on with what comes after `last`. What is
+    /// there up to it may be what they have had, as a log that was copied back, or may not.
+    fn begin_anew(&self, room: &Room, past: &Past, last: u64, count: u64) {
+        let (catalogue, channel) = (self.schemas.current(), &past.channel);
+        self.metrics.missing.inc_by(count.max(1));
+        room.inside(|inside| {
+            let heard = inside.offset;
+            tracing::warn!(%channel, heard, last, "the history has lost what it had stored; telling the clients");
+            let lost = Lost { from: heard + 1, to: 0, reason: GapReason::Failover };
+            let gap = v1::Gap { count, ..lost.gap(channel.as_str()) };
+            send(&Parcel::word(Frame::Gap(gap)), inside.members(), &catalogue, &self.metrics);
+            inside.begin_anew(last);
+        });
     }
 
     /// Fans out stored messages after the last one heard.
@@ -107,6 +151,19 @@ fn removed(read: &Read, past: &Past, heard: u64, until: u64) -> Option<u64> {
 }
 
 impl Inside {
+    /// Goes on after `last` in a log that is not the one that was heard so far.
+    fn begin_anew(&mut self, last: u64) {
+        (self.offset, self.fresh) = (last, true);
+        self.begun += 1;
+        self.recall.clear();
+    }
+
+    /// The offset before a message that the bus says comes after `previous`: the room knows also what has expired since.
+    /// The first that is heard of a log follows on nothing.
+    pub(crate) fn previous(&mut self, previous: u64) -> u64 {
+        if std::mem::take(&mut self.fresh) { 0 } else { previous.max(self.offset) }
+    }
+
     /// Goes past a message that cannot be read.
     pub(crate) fn pass(&mut self, offset: u64) {
         self.offset = self.offset.max(offset);

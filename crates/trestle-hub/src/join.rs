@@ -2,7 +2,8 @@
 //!
 //! In: a member and where it wants to begin. Out: its seat. What always holds: the welcome comes first, then what is
 //! lost, then what was missed, in its order and each once, then what is heard live; a member enters the room in the very
-//! moment in which it has got all that the room has heard. However many join at once, one of them reads the log.
+//! moment in which it has got all that the room has heard; if the log loses that meanwhile, it is told as the others are.
+//! However many join at once, one of them reads the log.
 
 use std::{
     future::poll_fn,
@@ -191,18 +192,19 @@ enum Step {
 impl Joining<'_> {
     /// Whether the member was not in the room before.
     async fn run(self, welcome: impl FnOnce(Joined) -> Option<Encoded> + Send) -> Result<bool, Refusal> {
+        let mut begun = self.begun();
         let begin = timeout(BEGIN_TIMEOUT, self.begin());
         let (begin, mut read) = begin.await.unwrap_or(Err(BusError::Timeout(BEGIN_TIMEOUT)))?;
         let offset = self.room.inside(|inside| inside.offset);
         self.newcomer.welcome(welcome, offset, begin.lost.is_none(), begin.lost);
         let mut had = begin.after;
         loop {
-            let stint = match self.step(had) {
+            let stint = match self.step(had, &mut begun) {
                 Step::Entered(taken) => return Ok(taken),
                 Step::Stint(stint) => stint,
                 Step::Read => match read.take().and_then(|read| read.stint(had)) {
                     Some(stint) => stint,
-                    None => self.more(had).await,
+                    None => self.more(had, begun).await,
                 },
             };
             read = None;
@@ -216,8 +218,17 @@ impl Joining<'_> {
         }
     }
 
-    fn step(&self, had: u64) -> Step {
+    /// How often the log has lost what the room had heard.
+    fn begun(&self) -> u32 {
+        self.room.inside(|inside| inside.begun)
+    }
+
+    fn step(&self, had: u64, begun: &mut u32) -> Step {
         self.room.inside(|inside| {
+            if std::mem::replace(begun, inside.begun) != inside.begun {
+                let lost = Lost { from: had + 1, to: 0, reason: GapReason::Failover };
+                return Step::Stint(Stint { lost: Some(lost), messages: Vec::new(), until: inside.offset });
+            }
             if had >= inside.offset {
                 return Step::Entered(inside.enter(self.newcomer.member));
             }
@@ -268,7 +279,8 @@ impl Joining<'_> {
     async fn ahead(&self, offset: u64) -> Result<Begin, BusError> {
         let last = self.newcomer.core.last(self.past).await?;
         let now = self.room.inside(|inside| inside.offset);
-        if last == 0 && self.asked.is_recent() {
+        let lost = self.newcomer.core.has_lost(self.past, offset, last).await?;
+        if !lost && last == 0 && self.asked.is_recent() {
             // What it had has expired. What it missed would be younger, and be there.
             return Ok(Begin { after: now, lost: None });
         }
@@ -315,10 +327,13 @@ impl Joining<'_> {
         Ok(Begin { after, lost })
     }
 
-    /// What comes after `had`, out of the log.
-    async fn more(&self, had: u64) -> Stint {
+    /// What comes after `had`, out of the log; nothing if that has lost it since it had `begun`.
+    async fn more(&self, had: u64, begun: u32) -> Stint {
         let _one = self.past.reading.lock().await;
         for tries in 0..=TRIES_MAX {
+            if self.begun() != begun {
+                return Stint { lost: None, messages: Vec::new(), until: had };
+            }
             let again = match self.room.inside(|inside| inside.recall.stint(had)) {
                 Some(stint) => return stint,
                 None => self.read(had.max(1)).await,

@@ -96,7 +96,8 @@ impl Core {
     async fn message(&self, room: &Room, message: Message) {
         if let (Some(place), Some(past)) = (message.place, &room.past) {
             let heard = room.inside(|inside| inside.offset);
-            if place.offset <= heard {
+            // The first of its channel comes late after a fill, or begins a log anew.
+            if place.offset <= heard && (place.previous > 0 || !self.begins_anew(room, past).await) {
                 return;
             }
             if place.previous > heard && !is_planted(Fault::NoGapCheck) {
@@ -134,8 +135,7 @@ impl Core {
         inside: &mut Inside,
     ) -> Delivered {
         if let Some(place) = place {
-            // Of a history that has expired the bus knows no previous message; the room does.
-            let previous = place.previous.max(inside.offset);
+            let previous = inside.previous(place.previous);
             (envelope.offset, envelope.prev_offset) = (place.offset, previous);
             inside.offset = place.offset;
         }

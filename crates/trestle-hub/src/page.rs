@@ -20,7 +20,8 @@ struct Cut {
 }
 
 impl Hub {
-    /// At most `limit` messages of the history of `channel`, and at most half an outbox of bytes.
+    /// At most `limit` messages of the history of `channel`, and at most half an outbox of bytes. After an offset that the
+    /// channel does not have there are none, and the page's own `offset` is smaller: that log was lost.
     ///
     /// # Errors
     /// `unknown_namespace`, `no_history`; `bus_away` or `timeout` if the log cannot be read.

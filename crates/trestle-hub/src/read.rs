@@ -89,10 +89,14 @@ impl Core {
             if read.more {
                 continue;
             }
-            // The oldest are removed first: if anything before `until` is there, then so is that.
-            let gone = read.stored.is_empty() && self.last(past).await? < until;
-            if gone {
+            // The oldest are removed first: if anything before `until` is there, then so is that, or the log has lost it.
+            let last = self.last(past).await?;
+            if last < until && read.stored.is_empty() {
                 read.complete = true;
+                return Ok(read);
+            }
+            if last < until && last > 0 {
+                past.want_more();
                 return Ok(read);
             }
             match lags.next() {

@@ -40,6 +40,10 @@ pub(crate) struct Inside {
     places: HashMap<SessionId, usize>,
     /// Offset of the last message; 0 without history.
     pub(crate) offset: u64,
+    /// How often the log has lost what was heard.
+    pub(crate) begun: u32,
+    /// Whether nothing was heard since it did.
+    pub(crate) fresh: bool,
     /// What those who come back are given, while some do.
     pub(crate) recall: Recall,
 }

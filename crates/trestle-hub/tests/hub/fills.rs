@@ -138,3 +138,46 @@ async fn a_room_that_had_heard_nothing_knows_what_a_full_history_has_lost() {
     house.publish("room:3", "8").await;
     assert_eq!((heard(&b).await, heard(&b).await), (("7".into(), 7, 0), ("8".into(), 8, 7)));
 }
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_data_is_gone_on_with_after_a_gap() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    for text in ["2", "3"] {
+        house.publish("room:1", text).await;
+        heard(&a).await;
+    }
+    house.forget().await;
+    house.publish_unheard("room:1", &["new 1"]).await;
+    house.lose("room:1").await;
+    assert_eq!(gap(&a).await, (4, 0, GapReason::Failover));
+    house.publish("room:1", "new 2").await;
+    house.publish("room:1", "new 3").await;
+    assert_eq!(heard(&a).await, ("new 2".into(), 2, 0), "the first of the new log follows on nothing");
+    assert_eq!(heard(&a).await, ("new 3".into(), 3, 2));
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_data_is_known_by_its_first_message_too() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.publish("room:1", "2").await;
+    heard(&a).await;
+    house.forget().await;
+    house.publish("room:1", "new 1").await;
+    assert_eq!(gap(&a).await, (3, 0, GapReason::Failover));
+    assert_eq!(heard(&a).await, ("new 1".into(), 1, 0));
+    house.publish("room:1", "new 2").await;
+    assert_eq!(heard(&a).await, ("new 2".into(), 2, 1));
+}
+
+#[tokio::test]
+async fn an_empty_log_that_has_lost_its_data_is_not_one_whose_messages_have_expired() {
+    let house = House::new().await;
+    let (a, _seat) = house.listener("1").await;
+    house.forget().await;
+    house.lose("room:1").await;
+    assert_eq!(gap(&a).await, (2, 0, GapReason::Failover));
+    house.publish("room:1", "new 1").await;
+    assert_eq!(heard(&a).await, ("new 1".into(), 1, 0));
+}

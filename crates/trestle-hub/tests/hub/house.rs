@@ -72,8 +72,13 @@ impl House {
 
     async fn on(fabric: Fabric, node: &str, size: u64) -> Self {
         let (deaf, marks) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
-        let bus = Lossy { bus: Arc::clone(&fabric.bus), deaf: Arc::clone(&deaf), marks: Arc::clone(&marks) };
         let log = Laggard::of(Arc::clone(&fabric.log));
+        let bus = Lossy {
+            bus: Arc::clone(&fabric.bus),
+            deaf: Arc::clone(&deaf),
+            marks: Arc::clone(&marks),
+            forgotten: Arc::clone(&log.forgotten),
+        };
         let (subjects, schemas) = (Subjects::new("t"), Schemas::open(schemas()).unwrap());
         let mut metrics = Metrics::new();
         let parts = Parts {
@@ -171,6 +176,12 @@ impl House {
         self.whisper(name, b"MARK").await;
         self.marks.acquire().await.unwrap().forget();
         self.deaf.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on the log has lost all that it had stored, and counts anew.
+    pub(crate) async fn forget(&self) {
+        let all = self.fabric.log.reached(&logs::history_name(&self.subjects, "room")).await.unwrap();
+        self.log.forgotten.store(all, Ordering::SeqCst);
     }
 
     async fn whisper(&self, name: &str, what: &'static [u8]) {

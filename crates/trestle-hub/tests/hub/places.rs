@@ -290,3 +290,16 @@ async fn who_leaves_after_a_recall_has_heard_all_of_it() {
     assert_eq!(seat.leave(), HISTORY);
     assert_eq!(texts(&a, 2).await, ["2", "3"]);
 }
+
+#[tokio::test]
+async fn a_session_that_comes_back_to_a_log_that_was_lost_is_told_so_however_empty_it_is() {
+    let house = with(&["1", "2", "3"]).await;
+    house.forget().await;
+    let (a, b) = (fresh(), member(8, Encoding::Protobuf));
+    let _empty = house.rejoin(&a, "room:1", 3).await;
+    assert_eq!((welcome(&a).await, gap(&a).await), ((0, false), (0, 0, GapReason::Failover)));
+    house.publish("room:1", "new 1").await;
+    assert_eq!(heard(&a).await, ("new 1".into(), 1, 0));
+    let _again = house.rejoin(&b, "room:1", 3).await;
+    assert_eq!((welcome(&b).await, gap(&b).await), ((1, false), (0, 1, GapReason::Failover)));
+}

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use trestle_bus::{
-    Appended, Bus, BusError, BusState, Consumer, ConsumerSpec, Ends, Heard, Log, LogSpec, Stored, Subject, Subscription,
+    Appended, Bus, BusError, BusState, Consumer, ConsumerSpec, Ends, Heard, Log, LogSpec, Message, Place, Stored,
+    Subject, Subscription,
 };
 
 /// A bus that loses what subscriptions hear while `deaf`, and says so when asked.
@@ -21,6 +22,16 @@ pub(crate) struct Lossy {
     pub(crate) deaf: Arc<AtomicBool>,
     /// A permit for each mark that went by.
     pub(crate) marks: Arc<Semaphore>,
+    /// See [`Laggard::forgotten`].
+    pub(crate) forgotten: Arc<AtomicU64>,
+}
+
+/// `place` in a log that has lost its first `forgotten` messages and has begun to count anew.
+fn counted_anew(place: Option<Place>, forgotten: u64) -> Option<Place> {
+    place.map(|Place { offset, previous }| Place {
+        offset: offset.saturating_sub(forgotten),
+        previous: previous.saturating_sub(forgotten),
+    })
 }
 
 #[async_trait]
@@ -36,6 +47,7 @@ impl Bus for Lossy {
     async fn subscribe(&self, pattern: &Subject, group: Option<&str>) -> Result<Subscription, BusError> {
         let mut inner = self.bus.subscribe(pattern, group).await?;
         let (deaf, marks) = (Arc::clone(&self.deaf), Arc::clone(&self.marks));
+        let forgotten = Arc::clone(&self.forgotten);
         let (feed, subscription) = Subscription::bounded(64 << 10, 64 << 20, Ends::with(|| ()));
         tokio::spawn(async move {
             while let Some(heard) = inner.next().await {
@@ -44,7 +56,10 @@ impl Bus for Lossy {
                     Heard::Message(_) if deaf.load(Ordering::SeqCst) => {}
                     Heard::Message(message) if message.payload == "LOST" => feed.lost(0),
                     Heard::Message(message) if message.payload == "LOST 2" => feed.lost(2),
-                    Heard::Message(message) => feed.push(message),
+                    Heard::Message(message) => {
+                        let place = counted_anew(message.place, forgotten.load(Ordering::SeqCst));
+                        feed.push(Message { place, ..message });
+                    }
                     Heard::Lost(count) => feed.lost(count),
                 }
             }
@@ -97,6 +112,8 @@ pub(crate) struct Laggard {
     pub(crate) gate: Semaphore,
     /// A permit for each read that waits.
     pub(crate) waiting: Semaphore,
+    /// So many of its first messages are lost, and the next one was the first of a log that was made anew.
+    pub(crate) forgotten: Arc<AtomicU64>,
 }
 
 impl Laggard {
@@ -109,7 +126,12 @@ impl Laggard {
             gated: AtomicBool::new(false),
             gate: Semaphore::new(0),
             waiting: Semaphore::new(0),
+            forgotten: Arc::default(),
         })
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::SeqCst)
     }
 
     /// Whether `count` was more than 0, and one less from here on.
@@ -136,7 +158,9 @@ impl Log for Laggard {
         if Self::one_of(&self.failing) {
             return Err(BusError::Away);
         }
-        let mut stored = self.log.read(log, subject, from, most).await?;
+        let forgotten = self.forgotten();
+        let mut stored = self.log.read(log, subject, from.max(1) + forgotten, most).await?;
+        stored.iter_mut().for_each(|one| one.offset -= forgotten);
         if Self::one_of(&self.behind) {
             let hidden_from = self.hidden_from.load(Ordering::SeqCst);
             stored.retain(|one| one.offset < hidden_from);
@@ -145,11 +169,11 @@ impl Log for Laggard {
     }
 
     async fn last(&self, log: &str, subject: &Subject) -> Result<u64, BusError> {
-        self.log.last(log, subject).await
+        Ok(self.log.last(log, subject).await?.saturating_sub(self.forgotten()))
     }
 
     async fn reached(&self, log: &str) -> Result<u64, BusError> {
-        self.log.reached(log).await
+        Ok(self.log.reached(log).await?.saturating_sub(self.forgotten()))
     }
 
     async fn consumer(&self, spec: &ConsumerSpec) -> Result<Arc<dyn Consumer>, BusError> {

@@ -9,6 +9,8 @@
 set -euo pipefail
 
 sockudo_version=5.2.0
+# One of sockudo's parts compiles a .proto when it is built.
+grpcio_tools_version=1.85.1
 
 names=(centrifuge gorilla nats socketio sockudo)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -70,18 +72,6 @@ node_program() {
     start NODE_ENV=production "$(type -P node)" "$home/server.js"
 }
 
-cargo_program() { # VERSION OPTION...
-    home=$peers/$name-$1
-    if [[ ! -x $home/bin/$name ]]; then
-        require cargo
-        begin
-        quietly cargo install --locked --quiet --root "$home.part" --target-dir "$home.part/target" "${@:2}" "$name@$1" ||
-            fail "cargo did not install $name $1"
-        rm -rf "$home.part/target"
-        finish
-    fi
-}
-
 start() { # WORD...
     # shellcheck disable=SC2016 # the harness fills it in
     printf 'env PORT=$PORT'
@@ -96,8 +86,21 @@ nats() {
 }
 
 sockudo() {
-    cargo_program $sockudo_version --no-default-features --features local
-    start "$home/bin/sockudo" --config "$here/sockudo/sockudo.toml"
+    home=$peers/$name-$sockudo_version
+    if [[ ! -x $home/bin/sockudo ]]; then
+        require cargo
+        require python3
+        begin
+        quietly python3 -m pip install --quiet --no-deps --disable-pip-version-check --root-user-action=ignore \
+            --target "$home.part/protoc" "grpcio-tools==$grpcio_tools_version" || fail "pip did not install grpcio-tools"
+        PYTHONPATH=$home.part/protoc PROTOC=$home.part/protoc/bin/python-grpc-tools-protoc \
+            quietly cargo install --locked --quiet --root "$home.part" --target-dir "$home.part/target" \
+            --no-default-features --features local "sockudo@$sockudo_version" ||
+            fail "cargo did not install sockudo $sockudo_version"
+        rm -rf "$home.part/target" "$home.part/protoc"
+        finish
+    fi
+    start RUST_LOG=error "$home/bin/sockudo" --config "$here/sockudo/sockudo.toml"
 }
 
 case ${1:-} in

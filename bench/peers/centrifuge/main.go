@@ -45,6 +45,8 @@ func main() {
 		CheckOrigin:        func(*http.Request) bool { return true },
 		ReadBufferSize:     readBufferSize,
 		UseWriteBufferPool: true,
+		// Less memory for connections that are idle most of the time.
+		ProcessCommandsOffReadLoop: true,
 	}))
 	http.HandleFunc("/publish/", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMax))

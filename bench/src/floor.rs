@@ -3,6 +3,7 @@
 pub(crate) mod direct;
 pub(crate) mod hub;
 mod service;
+pub(crate) mod streams;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -11,10 +12,12 @@ use tokio::net::TcpListener;
 /// Which program to be.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// A WebSocket hub: what anyone publishes goes to all subscribers.
+    /// A WebSocket hub: what anyone publishes goes to all subscribers of the channel.
     Hub,
     /// A gRPC server with one unary call.
     Direct,
+    /// A gRPC server that answers every push of a stream.
+    Streams,
     /// A service behind the gateway; not a floor, but it must be a process of its own all the same.
     Service,
 }
@@ -25,6 +28,7 @@ impl Role {
         match self {
             Self::Hub => "hub",
             Self::Direct => "direct",
+            Self::Streams => "streams",
             Self::Service => "service",
         }
     }
@@ -39,16 +43,17 @@ pub(crate) fn run(role: Role, grpc: Option<&str>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         match role {
-            Role::Hub => hub::serve(listener().await?).await,
-            Role::Direct => direct::serve(listener().await?).await,
+            Role::Hub => hub::serve(listener()?).await,
+            Role::Direct => direct::serve(listener()?).await,
+            Role::Streams => streams::serve(listener()?).await,
             Role::Service => service::serve(grpc.context("--role service needs --grpc")?).await,
         }
     })
 }
 
 /// A free port, which is told to the bench.
-async fn listener() -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("no port")?;
+fn listener() -> anyhow::Result<TcpListener> {
+    let listener = hub::listen().context("no port")?;
     ready(&listener.local_addr()?.to_string());
     Ok(listener)
 }

@@ -1,25 +1,34 @@
-//! Measures the release binary beside a minimal program that does the same work. For benches only.
+//! Measures the release binary beside a minimal program that does the same work, and beside what others built. For
+//! benches only.
 //!
 //! ```text
-//! cargo run --release -p trestle-bench -- [fanout|request|all] [--quick]
+//! cargo run --release -p trestle-bench -- [SCENARIO...] [--quick] [--peers a,b] [--report]
 //! ```
-//! Each server is a process of its own, and only its CPU time is counted. The gateway and the floor take turns, round by
-//! round, in one run on one machine: times differ between machines, ratios hold. One JSON line per run on stdout, a
-//! table on stderr; the exit code is 1 if a message was lost.
+//! Each server is a process of its own, and only its CPU time is counted. The servers take turns, round by round, in one
+//! run on one machine: times differ between machines, ratios hold. One JSON line per server and load on stdout, tables
+//! on stderr; the exit code is 1 if anything was lost or could not be measured.
 
-mod client;
-mod fanout;
+mod bench;
+mod crowd;
 mod floor;
+mod peer;
 mod process;
+mod publisher;
 mod report;
-mod request;
+mod scenario;
 mod socket;
+mod stamp;
 mod stats;
+mod turns;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::BufRead as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+
+use bench::Bench;
+use report::Report;
+use scenario::Scenario;
 
 /// Types generated from `bench/proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -27,27 +36,30 @@ mod v1 {
     include!(concat!(env!("OUT_DIR"), "/bench.v1.rs"));
 }
 
-/// Bytes of a message that is fanned out or asked.
-const PAYLOAD_BYTES: usize = 128;
-
 #[derive(Parser)]
-#[command(about = "Measures the release binary beside a minimal program that does the same work")]
+#[command(about = "Measures the release binary beside a minimal program, and beside what others built")]
 struct Arguments {
     /// What to measure.
     #[arg(value_enum, default_value = "all")]
-    bench: Bench,
+    scenarios: Vec<Scenario>,
     /// Fewer rounds and messages: shows that it works, and roughly what it costs.
     #[arg(long)]
     quick: bool,
+    /// Measured rounds.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Peers beside the floor, separated by commas. Default: all; `--peers ""`: none.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    peers: Option<Vec<String>>,
+    /// Writes docs/benchmarks.md with its plots too.
+    #[arg(long)]
+    report: bool,
+    /// Measures nothing: takes the JSON lines of earlier runs from stdin.
+    #[arg(long)]
+    replay: bool,
     /// The gateway's binary. Default: target/release/trestle, built first.
     #[arg(long, value_name = "FILE")]
     path: Option<PathBuf>,
-    /// The gateway's bus: `embedded`, or the URL of a NATS server.
-    #[arg(long, default_value = "embedded")]
-    bus: String,
-    /// Subscribers of the fan-out.
-    #[arg(long, default_value_t = 1000)]
-    subscribers: usize,
     /// Which minimal program to be; the bench starts itself with it.
     #[arg(long, hide = true, value_enum)]
     role: Option<floor::Role>,
@@ -56,37 +68,44 @@ struct Arguments {
     grpc: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Bench {
-    Fanout,
-    Request,
-    All,
-}
-
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(role) = arguments.role {
         return floor::run(role, arguments.grpc.as_deref()).map(|()| ExitCode::SUCCESS);
     }
+    let report = if arguments.replay { replay()? } else { measure(&arguments)? };
+    report.table();
+    if arguments.report {
+        report.write()?;
+    }
+    Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
     let gateway = match &arguments.path {
         Some(path) => path.clone(),
         None => process::build()?,
     };
+    let wanted: Option<Vec<_>> =
+        arguments.peers.as_ref().map(|names| names.iter().filter(|name| !name.is_empty()).cloned().collect());
+    let bench = Bench::prepare(gateway, arguments.quick, arguments.rounds, wanted.as_deref())?;
     // One thread for all clients: the servers are what is measured, and they need the other core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let runs = runtime.block_on(async {
-        let mut runs = Vec::new();
-        if arguments.bench != Bench::Request {
-            let load = fanout::Load::new(arguments.subscribers, arguments.quick);
-            runs.extend(fanout::run(&gateway, &arguments.bus, &load).await.context("fan-out")?);
+    runtime.block_on(async {
+        let mut report = Report::new(&bench)?;
+        for scenario in arguments.scenarios.iter().flat_map(|scenario| scenario.each()) {
+            let outcome = scenario.run(&bench).await.with_context(|| scenario.name())?;
+            report.add(outcome)?;
         }
-        if arguments.bench != Bench::Fanout {
-            let load = request::Load::new(arguments.quick);
-            runs.extend(request::run(&gateway, &arguments.bus, &load).await.context("request")?);
-        }
-        anyhow::Ok(runs)
-    })?;
-    report::print(&runs);
-    let whole = runs.iter().all(|run| run.lost == 0);
-    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(report)
+    })
+}
+
+/// What earlier runs printed.
+fn replay() -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    for line in std::io::stdin().lock().lines() {
+        report.read(&line?)?;
+    }
+    Ok(report)
 }

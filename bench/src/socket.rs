@@ -1,10 +1,20 @@
 //! A client's WebSocket that costs next to nothing: no buffer while idle, frames counted where they were read.
 
-use std::{cell::RefCell, io};
+use std::{
+    cell::RefCell,
+    io,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::{BufMut as _, BytesMut};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::peer::{Heard, Message, Peer, Turn};
 
 /// One read takes at most this much; all sockets of the thread share the buffer.
 const READ_BYTES: usize = 64 * 1024;
@@ -18,26 +28,86 @@ const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+/// The close code of who is done.
+const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
 
-/// A connected WebSocket.
+/// Connections that share one source address: an address has 28,000 ports for one server by Linux's default.
+const CONNECTIONS_PER_ADDRESS: usize = 20_000;
+/// Source addresses taken in turn, 127.0.0.1 and those after it.
+const ADDRESSES: usize = 250;
+
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// A connected WebSocket that speaks a peer's protocol.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    peer: &'static dyn Peer,
+    writer: Writer,
     /// The beginning of a frame whose end has not come yet.
     rest: Vec<u8>,
+    /// The beginning of a line, where frames carry lines.
+    line: Vec<u8>,
+}
+
+/// The half that sends.
+#[derive(Clone)]
+pub(crate) struct Writer(Arc<TcpStream>);
+
+impl Writer {
+    /// Sends messages, all in one write.
+    pub(crate) async fn send(&self, messages: &[Message]) -> anyhow::Result<()> {
+        let mut bytes = BytesMut::new();
+        for message in messages {
+            put_frame(&mut bytes, if message.text { TEXT } else { BINARY }, &message.bytes);
+        }
+        self.write(&bytes).await
+    }
+
+    /// Says goodbye: the server closes.
+    pub(crate) async fn close(&self) -> anyhow::Result<()> {
+        let mut bytes = BytesMut::new();
+        put_frame(&mut bytes, CLOSE, &NORMAL);
+        self.write(&bytes).await
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> anyhow::Result<()> {
+        while !bytes.is_empty() {
+            match self.0.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.writable().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Socket {
-    /// Connects and shakes hands.
-    pub(crate) async fn connect(address: &str, path: &str, subprotocol: Option<&str>) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
+    /// Connects to `peer` at `address` and subscribes to `channels`; all is answered when this returns.
+    ///
+    /// # Errors
+    /// If the server refuses or closes.
+    pub(crate) async fn open(peer: &'static dyn Peer, address: &str, channels: &[usize]) -> anyhow::Result<Self> {
+        let mut socket = Self::upgrade(peer, address).await?;
+        for Turn { say, answers } in peer.opening(channels) {
+            socket.writer.send(&say).await?;
+            let mut heard = 0;
+            while heard < answers {
+                socket.read(&mut |what| heard += usize::from(matches!(what, Heard::Answer(_)))).await?;
+            }
+        }
+        Ok(socket)
+    }
+
+    async fn upgrade(peer: &'static dyn Peer, address: &str) -> anyhow::Result<Self> {
+        let stream = connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        let (path, subprotocol) = peer.endpoint();
         let protocol = subprotocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{protocol}\r\n"
         );
-        let mut socket = Self { stream, rest: Vec::new() };
-        socket.write(request.as_bytes()).await?;
+        let mut socket = Self { peer, writer: Writer(Arc::new(stream)), rest: Vec::new(), line: Vec::new() };
+        socket.writer.write(request.as_bytes()).await?;
         let end = loop {
             if let Some(end) = socket.rest.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
@@ -51,52 +121,80 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Sends binary messages, all in one write.
-    pub(crate) async fn send(&self, messages: &[&[u8]]) -> anyhow::Result<()> {
-        let mut bytes = BytesMut::new();
-        for message in messages {
-            put_frame(&mut bytes, BINARY, message);
-        }
-        self.write(&bytes).await
+    /// Its half that sends, for who reads in a task of its own.
+    pub(crate) fn writer(&self) -> Writer {
+        self.writer.clone()
     }
 
-    /// Waits until something has come, and hands every whole message of it to `take`.
-    pub(crate) async fn read(&mut self, mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let mut pongs = BytesMut::new();
-        loop {
-            self.stream.readable().await?;
-            let done = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-                Ok(0) => bail!("the server closed the connection"),
-                Ok(count) if self.rest.is_empty() => {
-                    let used = frames(&scratch[..count], &mut take, &mut pongs)?;
-                    self.rest.extend_from_slice(&scratch[used..count]);
-                    Ok(true)
-                }
-                Ok(count) => {
-                    self.rest.extend_from_slice(&scratch[..count]);
-                    let used = frames(&self.rest, &mut take, &mut pongs)?;
-                    self.rest.drain(..used);
-                    if self.rest.is_empty() {
-                        self.rest = Vec::new();
-                    }
-                    Ok(true)
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                Err(error) => Err(error.into()),
-            })?;
-            if !pongs.is_empty() {
-                self.write(&pongs).await?;
-            }
-            if done {
-                return Ok(());
-            }
+    /// Waits until something has come, and hands everything that is whole to `each`. Pings are answered.
+    pub(crate) async fn read(&mut self, each: &mut (dyn FnMut(Heard<'_>) + Send)) -> anyhow::Result<()> {
+        let mut answers = BytesMut::new();
+        // What came behind the handshake's answer stands there already.
+        while !self.take_rest(each, &mut answers)? && !self.take(each, &mut answers)? {
+            self.writer.0.readable().await?;
         }
+        if !answers.is_empty() {
+            self.writer.write(&answers).await?;
+        }
+        Ok(())
+    }
+
+    fn take_rest(&mut self, each: &mut dyn FnMut(Heard<'_>), answers: &mut BytesMut) -> anyhow::Result<bool> {
+        if self.rest.is_empty() {
+            return Ok(false);
+        }
+        let bytes = std::mem::take(&mut self.rest);
+        let used = self.hear(&bytes, each, answers)?;
+        self.rest.extend_from_slice(&bytes[used..]);
+        Ok(used > 0)
+    }
+
+    /// Reads once. False if nothing whole has come.
+    fn take(&mut self, each: &mut dyn FnMut(Heard<'_>), answers: &mut BytesMut) -> anyhow::Result<bool> {
+        SCRATCH.with_borrow_mut(|scratch| match self.writer.0.try_read(scratch) {
+            Ok(0) => bail!("the server closed the connection"),
+            Ok(count) if self.rest.is_empty() => {
+                let used = self.hear(&scratch[..count], each, answers)?;
+                self.rest.extend_from_slice(&scratch[used..count]);
+                Ok(used > 0)
+            }
+            Ok(count) => {
+                self.rest.extend_from_slice(&scratch[..count]);
+                self.take_rest(each, answers)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Walks the whole frames in `bytes` and says how many bytes they are.
+    fn hear(&mut self, bytes: &[u8], each: &mut dyn FnMut(Heard<'_>), answers: &mut BytesMut) -> anyhow::Result<usize> {
+        let (peer, line) = (self.peer, &mut self.line);
+        let mut pings = 0;
+        let used = frames(bytes, answers, &mut |message| {
+            let mut each = |heard: Heard<'_>| match heard {
+                Heard::Ping => pings += 1,
+                heard => each(heard),
+            };
+            if !peer.is_stream() {
+                return peer.hear(message, &mut each);
+            }
+            line.extend_from_slice(message);
+            let whole = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            peer.hear(&line[..whole], &mut each)?;
+            line.drain(..whole);
+            Ok(())
+        })?;
+        for pong in std::iter::repeat_with(|| peer.pong()).take(pings).flatten() {
+            put_frame(answers, if pong.text { TEXT } else { BINARY }, &pong.bytes);
+        }
+        Ok(used)
     }
 
     async fn read_more(&mut self) -> anyhow::Result<()> {
         loop {
-            self.stream.readable().await?;
-            match self.stream.try_read_buf(&mut self.rest) {
+            self.writer.0.readable().await?;
+            match self.writer.0.try_read_buf(&mut self.rest) {
                 Ok(0) => bail!("the server closed the connection"),
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -104,24 +202,24 @@ impl Socket {
             }
         }
     }
+}
 
-    async fn write(&self, mut bytes: &[u8]) -> anyhow::Result<()> {
-        while !bytes.is_empty() {
-            match self.stream.try_write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
+/// Connects from the next source address that has ports left.
+async fn connect(address: &str) -> anyhow::Result<TcpStream> {
+    let number = CONNECTIONS.fetch_add(1, Relaxed) / CONNECTIONS_PER_ADDRESS % ADDRESSES;
+    let source = Ipv4Addr::new(127, 0, 0, u8::try_from(1 + number)?);
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(address.parse()?).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Walks the whole frames in `bytes` and says how many bytes they are. Pings are answered into `pongs`.
 fn frames(
     bytes: &[u8],
-    take: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
     pongs: &mut BytesMut,
+    take: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
     let mut used = 0;
     while let Some((opcode, payload, length)) = frame(&bytes[used..])? {
@@ -187,7 +285,7 @@ mod tests {
             taken.push(payload.len());
             Ok(())
         };
-        let used = frames(&bytes, &mut take, &mut pongs).expect("well-formed");
+        let used = frames(&bytes, &mut pongs, &mut take).expect("well-formed");
         assert_eq!((used, taken), (bytes.len() - 4, vec![3, 200]));
         assert!(pongs.is_empty());
     }
@@ -195,7 +293,7 @@ mod tests {
     #[test]
     fn a_ping_is_answered_with_its_payload() {
         let mut pongs = BytesMut::new();
-        frames(&[0x89, 2, 4, 2], &mut |_| Ok(()), &mut pongs).expect("well-formed");
+        frames(&[0x89, 2, 4, 2], &mut pongs, &mut |_| Ok(())).expect("well-formed");
         assert_eq!(&pongs[..], [0x8a, 0x82, 0, 0, 0, 0, 4, 2]);
     }
 }

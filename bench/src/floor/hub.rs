@@ -1,9 +1,12 @@
 //! The leanest hub that still is one: each message encoded once, a bounded queue and one task per connection, the whole
 //! queue in one vectored write, no buffer while idle.
 //!
-//! `/` subscribes to everything; what comes in on `/publish` is published.
+//! A client's binary message is a letter, a channel in four bytes, and a payload: `s` subscribes and is answered, `p`
+//! publishes the payload to all of the channel.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     io::{self, IoSlice},
     sync::Arc,
 };
@@ -11,15 +14,28 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Notify,
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::peer::SUBSCRIBED;
 
 /// Frames that wait for one subscriber, 32 bytes of handle each; what comes on top is lost, and the bench says so.
 const QUEUE_MAX: usize = 4096;
 /// Slices of one vectored write.
 const SLICES: usize = 64;
+/// One read takes at most this much; all connections of a thread share the buffer.
+const READ_BYTES: usize = 64 * 1024;
+/// Connections that wait to be accepted: a storm's worth, cut to what the kernel allows.
+const BACKLOG: u32 = 16 * 1024;
+
+/// First byte of a frame that says goodbye.
+const CLOSE: u8 = 0x88;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
 
 /// The frames that wait for one subscriber.
 #[derive(Default)]
@@ -28,25 +44,59 @@ struct Queue {
     filled: Notify,
 }
 
-type Subscribers = Arc<RwLock<Vec<Arc<Queue>>>>;
-
-/// Serves until killed.
-pub(crate) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
-    let subscribers = Subscribers::default();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let subscribers = Arc::clone(&subscribers);
-        // A connection that ends, ends: the bench will miss its messages.
-        tokio::spawn(async move { converse(&stream, &subscribers).await });
+impl Queue {
+    fn push(&self, frame: Bytes) {
+        let mut frames = self.frames.lock();
+        if frames.len() < QUEUE_MAX {
+            frames.push(frame);
+        }
+        if frames.len() == 1 {
+            self.filled.notify_one();
+        }
     }
 }
 
-/// Shakes hands, then publishes or subscribes.
-async fn converse(stream: &TcpStream, subscribers: &Subscribers) -> io::Result<()> {
+type Channels = Arc<RwLock<HashMap<u32, Vec<Arc<Queue>>>>>;
+
+/// A listener on a free port.
+pub(crate) fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until killed.
+pub(crate) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
+    let channels = Channels::default();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let channels = Arc::clone(&channels);
+        // A connection that ends, ends: the bench will miss its messages.
+        tokio::spawn(async move {
+            let queue = Arc::new(Queue::default());
+            let mut subscribed = Vec::new();
+            let ended = converse(&stream, &queue, &channels, &mut subscribed).await;
+            let mut channels = channels.write();
+            for channel in subscribed {
+                channels.entry(channel).and_modify(|all| all.retain(|other| !Arc::ptr_eq(other, &queue)));
+            }
+            ended
+        });
+    }
+}
+
+/// Shakes hands, then takes what comes and gives what is published, until the client is gone.
+async fn converse(
+    stream: &TcpStream,
+    queue: &Arc<Queue>,
+    channels: &Channels,
+    subscribed: &mut Vec<u32>,
+) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
-        read(stream, &mut request).await?;
+        stream.readable().await?;
+        read(stream, &mut request)?;
     }
     let request = String::from_utf8_lossy(&request);
     let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
@@ -54,56 +104,48 @@ async fn converse(stream: &TcpStream, subscribers: &Subscribers) -> io::Result<(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     );
-    if request.starts_with("GET /publish ") {
-        write_all(stream, &mut vec![answer.into()]).await?;
-        return take(stream, subscribers).await;
-    }
-    // Whoever has the answer hears everything from then on.
-    let queue = Arc::new(Queue::default());
-    subscribers.write().push(Arc::clone(&queue));
-    let given = match write_all(stream, &mut vec![answer.into()]).await {
-        Ok(()) => give(stream, &queue).await,
-        Err(error) => Err(error),
-    };
-    subscribers.write().retain(|other| !Arc::ptr_eq(other, &queue));
-    given
-}
-
-/// Publishes what comes.
-async fn take(stream: &TcpStream, subscribers: &Subscribers) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    loop {
-        read(stream, &mut bytes).await?;
-        let mut used = 0;
-        while let Some((payload, length)) = frame(&bytes[used..]) {
-            let frame = encode(payload);
-            for queue in subscribers.read().iter() {
-                let mut frames = queue.frames.lock();
-                if frames.len() < QUEUE_MAX {
-                    frames.push(frame.clone());
-                }
-                if frames.len() == 1 {
-                    queue.filled.notify_one();
-                }
-            }
-            used += length;
-        }
-        bytes.drain(..used);
-    }
-}
-
-/// Sends what is published, until the subscriber is gone.
-async fn give(stream: &TcpStream, queue: &Queue) -> io::Result<()> {
-    let (mut frames, mut unheard) = (Vec::new(), Vec::new());
+    write_all(stream, &mut vec![answer.into()]).await?;
+    let (mut frames, mut bytes) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
-            () = queue.filled.notified() => {}
-            // Subscribers say nothing; what can be read is their end.
-            end = read(stream, &mut unheard) => return end,
+            () = queue.filled.notified() => {
+                std::mem::swap(&mut frames, &mut *queue.frames.lock());
+                write_all(stream, &mut frames).await?;
+            }
+            ready = stream.readable() => {
+                ready?;
+                read(stream, &mut bytes)?;
+                take(&mut bytes, queue, channels, subscribed)?;
+            }
         }
-        std::mem::swap(&mut frames, &mut *queue.frames.lock());
-        write_all(stream, &mut frames).await?;
     }
+}
+
+/// Does what the whole messages in `bytes` say, and takes them out.
+fn take(bytes: &mut Vec<u8>, queue: &Arc<Queue>, channels: &Channels, subscribed: &mut Vec<u32>) -> io::Result<()> {
+    let mut used = 0;
+    while let Some((message, length)) = frame(&bytes[used..]) {
+        if bytes[used] == CLOSE {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if let [letter, a, b, c, d, payload @ ..] = message {
+            let channel = u32::from_be_bytes([*a, *b, *c, *d]);
+            if *letter == b's' {
+                channels.write().entry(channel).or_default().push(Arc::clone(queue));
+                subscribed.push(channel);
+                queue.push(encode(SUBSCRIBED));
+            } else {
+                let frame = encode(payload);
+                channels.read().get(&channel).into_iter().flatten().for_each(|queue| queue.push(frame.clone()));
+            }
+        }
+        used += length;
+    }
+    bytes.drain(..used);
+    if bytes.is_empty() {
+        *bytes = Vec::new();
+    }
+    Ok(())
 }
 
 /// Writes all of `frames` and empties it.
@@ -135,17 +177,17 @@ async fn write_all(stream: &TcpStream, frames: &mut Vec<Bytes>) -> io::Result<()
     Ok(())
 }
 
-/// Adds what has come to `bytes`.
-async fn read(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read_buf(bytes) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+/// Adds what has come to `bytes`; nothing if nothing has.
+fn read(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+    SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(count) => {
+            bytes.extend_from_slice(&scratch[..count]);
+            Ok(())
         }
-    }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    })
 }
 
 /// The first client's frame of `bytes`, whose mask is zero as the bench's own client sends it, and its length.
@@ -166,7 +208,7 @@ fn encode(payload: &[u8]) -> Bytes {
         frame.put_u8(length);
     } else {
         frame.put_u8(126);
-        frame.put_u16(u16::try_from(payload.len()).expect("the bench sends 128 bytes"));
+        frame.put_u16(u16::try_from(payload.len()).expect("the bench sends 1 KiB at most"));
     }
     frame.put_slice(payload);
     frame.freeze()

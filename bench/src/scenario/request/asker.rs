@@ -1,25 +1,23 @@
 //! Who asks, and how long each answer took.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
-use trestle_wire::v1::{Envelope, Request, ServerFrames, client_frame::Frame, server_frame};
+use trestle_wire::v1::{ClientFrame, ClientFrames, Envelope, Request, ServerFrame, client_frame::Frame, server_frame};
 
 use crate::{
-    PAYLOAD_BYTES, client,
+    crowd::PATIENCE,
+    peer::{Heard, Message, TRESTLE},
     socket::Socket,
     v1::{Answer, Ask, direct_client::DirectClient},
 };
 
-/// What is not answered by then is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a question, and of its answer.
+const PAYLOAD_BYTES: usize = 128;
 
 /// The filling of a question that is [`PAYLOAD_BYTES`] long: 3 bytes are its header.
 const FILLING: Bytes = Bytes::from_static(&[b'x'; PAYLOAD_BYTES - 3]);
@@ -40,7 +38,7 @@ pub(super) enum Asker {
 impl Asker {
     /// Connects to the gateway at `address`.
     pub(super) async fn through(address: &str) -> anyhow::Result<Self> {
-        Ok(Self::Through { socket: client::connect(address).await?, last: 1 })
+        Ok(Self::Through { socket: Socket::open(TRESTLE, address, &[]).await?, last: 1 })
     }
 
     /// Connects to the direct server at `address`.
@@ -75,34 +73,42 @@ async fn through(socket: &mut Socket, last: &mut u32, requests: usize, outstandi
                     question(*last)
                 })
                 .collect();
-            socket.send(&messages.iter().map(|message| &message[..]).collect::<Vec<_>>()).await?;
+            socket.writer().send(&messages).await?;
             sent += room;
         }
-        let answers = |message: &[u8]| {
-            for frame in ServerFrames::decode(message)?.frames {
-                let answer = match frame.frame {
-                    Some(server_frame::Frame::Reply(reply)) => Answer::decode(reply.payload)?,
-                    other => bail!("not a reply: {other:?}"),
-                };
-                ensure!(answer.filling == FILLING, "the answer is to another question");
-                let begun = pending.remove(&frame.reply_to).context("a reply to nothing")?;
-                latencies.push(nanoseconds(begun));
+        let mut answers = Vec::new();
+        let each = &mut |heard: Heard<'_>| {
+            if let Heard::Answer(frame) = heard {
+                answers.push(Bytes::copy_from_slice(frame));
             }
-            Ok(())
         };
-        if let Ok(read) = tokio::time::timeout(PATIENCE, socket.read(answers)).await {
-            read?;
-        } else {
-            break;
+        let Ok(read) = tokio::time::timeout(PATIENCE, socket.read(each)).await else { break };
+        read?;
+        for frame in answers {
+            let begun = pending.remove(&replied(frame)?).context("a reply to nothing")?;
+            latencies.push(nanoseconds(begun));
         }
     }
     Ok(latencies)
 }
 
-fn question(id: u32) -> Bytes {
+/// Which question a frame replies to, with what was asked.
+fn replied(frame: Bytes) -> anyhow::Result<u32> {
+    let frame = ServerFrame::decode(frame)?;
+    let answer = match frame.frame {
+        Some(server_frame::Frame::Reply(reply)) => Answer::decode(reply.payload)?,
+        other => bail!("not a reply: {other:?}"),
+    };
+    ensure!(answer.filling == FILLING, "the answer is to another question");
+    Ok(frame.reply_to)
+}
+
+fn question(id: u32) -> Message {
     let payload = Ask { filling: FILLING }.encode_to_vec().into();
     let message = Envelope { message_type: "bench.v1.Ask".into(), payload, ..Envelope::default() };
-    client::message(id, Frame::Request(Request { message: Some(message), timeout: None }))
+    let frame = Frame::Request(Request { message: Some(message), timeout: None });
+    let frames = vec![ClientFrame { id, frame: Some(frame) }];
+    Message::binary(ClientFrames { frames }.encode_to_vec())
 }
 
 async fn straight(client: &DirectClient<Channel>, requests: usize, outstanding: usize) -> anyhow::Result<Vec<u64>> {
@@ -134,14 +140,12 @@ fn nanoseconds(since: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
     use super::*;
     use crate::floor;
 
     #[tokio::test]
     async fn every_direct_call_is_answered_and_timed() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = floor::hub::listen().expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         tokio::spawn(floor::direct::serve(listener));
         let mut asker = Asker::straight(&address).await.expect("connects");

@@ -213,12 +213,33 @@ async fn a_resume_token_serves_once() {
     let stay = a.cut();
     let (mut a, connected) = Ws::resume(&gateway, &stay).await;
     assert_eq!(connected["resumed"], true, "{connected}");
+    a.so_far().await; // it has `connected`, and says so by saying anything
     let (_thief, connected) = Ws::resume(&gateway, &stay).await;
     is_new(&connected, &stay);
     say(&mut b, "one").await;
     hears(&mut a, &["one"]).await;
     let (_a, connected) = Ws::resume(&gateway, &a.cut()).await;
     assert_eq!(connected["resumed"], true, "the token of the last `connected` does: {connected}");
+}
+
+#[tokio::test]
+async fn a_connected_that_never_came_costs_no_session() {
+    let gateway = quiet().await;
+    let (mut a, mut b) = (listener(&gateway).await, Ws::connect(&gateway).await);
+    say(&mut b, "one").await;
+    hears(&mut a, &["one"]).await;
+    let stay = a.cut();
+    for tries in [1.0, 2.0] {
+        let mut lost = Ws::open(&gateway).await;
+        lost.send(json!({"id": 1, "connect": {"resume": stay.resume()}})).await;
+        until(&gateway, "trestle_edge_resumes_total{outcome=\"here\"}", |resumes| resumes == tries).await;
+        lost.cut();
+    }
+    say(&mut b, "two").await;
+    let (mut a, connected) = Ws::resume(&gateway, &stay).await;
+    assert_eq!((&connected["resumed"], &connected["sessionId"]), (&json!(true), &json!(stay.session)), "{connected}");
+    assert_eq!(number(&connected["received"]), stay.received, "{connected}");
+    assert_eq!(hears(&mut a, &["two"]).await, [json!(null); 0]);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod client;
 mod cluster;
 mod fabric;
 mod judge;
+mod moves;
 mod panics;
 mod scenario;
 mod stream;

@@ -30,6 +30,8 @@ pub(crate) enum Outcome {
     Claimed,
     /// The token had served before.
     Spent,
+    /// It had, but nothing was heard of its client since.
+    Unheard,
     /// The session is over.
     Expired,
     /// The bus did not answer.

@@ -84,7 +84,7 @@ struct Kept {
     stage: Stage,
     /// The write that is under way, or was last.
     serial: u64,
-    /// Those who wait for its end to be written.
+    /// Those who wait for it to be written.
     waiting: Vec<oneshot::Sender<Result<bool, BusError>>>,
 }
 
@@ -146,6 +146,23 @@ impl Records {
         self.mark(&session, now, false);
     }
 
+    /// As [`Records::note`], to be written at once; `told` hears when it is: whether it was still this node's.
+    pub(crate) fn note_now(
+        &mut self,
+        session: SessionId,
+        record: v1::SessionRecord,
+        told: oneshot::Sender<Result<bool, BusError>>,
+        now: Instant,
+    ) {
+        self.note(session.clone(), record, now);
+        if let Some(kept) = self.kept.get_mut(&session).filter(|kept| kept.state != v1::SessionState::Expired) {
+            kept.waiting.push(told);
+            self.mark(&session, now, true);
+        } else {
+            let _nobody_waits = told.send(Ok(false));
+        }
+    }
+
     /// `session` is over; `told` hears when that is written: whether it was still this node's.
     pub(crate) fn end(&mut self, session: &SessionId, told: oneshot::Sender<Result<bool, BusError>>, now: Instant) {
         let kept = self.kept.entry(session.clone()).or_insert_with(|| Kept::new(FIRST_EPOCH));
@@ -199,9 +216,20 @@ impl Records {
         }
     }
 
+    /// The epoch of a session whose record is kept up, and that has not ended.
+    pub(crate) fn epoch(&self, session: &SessionId) -> Option<u64> {
+        let kept = self.kept.get(session).filter(|kept| kept.state != v1::SessionState::Expired)?;
+        Some(kept.epoch)
+    }
+
     /// Whether `session` has ended here and that is not written yet.
     pub(crate) fn has_ended(&self, session: &SessionId) -> bool {
         self.kept.get(session).is_some_and(|kept| kept.state == v1::SessionState::Expired)
+    }
+
+    /// Whether `session` is this node's, or its end is to be written.
+    pub(crate) fn has(&self, session: &SessionId) -> bool {
+        self.kept.contains_key(session)
     }
 
     /// Puts `session` among those to be written.
@@ -294,6 +322,9 @@ impl Records {
             }
             _ => {
                 kept.stage = Stage::Clean;
+                for waiting in std::mem::take(&mut kept.waiting) {
+                    let _nobody_waits = waiting.send(Ok(true));
+                }
                 self.dirty -= 1;
                 self.schedule(session, now);
             }

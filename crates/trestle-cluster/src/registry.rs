@@ -84,6 +84,8 @@ pub struct Claimed {
     pub previous: Option<v1::SessionRecord>,
     /// Its epoch now, which the next token carries.
     pub epoch: u64,
+    /// When it began, on whatever node.
+    pub connected: SystemTime,
 }
 
 /// Why a session is not given to this node.
@@ -92,6 +94,15 @@ pub enum ClaimRefused {
     /// The token has served.
     #[error("the resume token has been used")]
     Spent,
+    /// The token has served, and by the record nothing was heard of its client since: the `connected` with the next token may
+    /// be lost. The node that has the session knows better; [`Registry::claim_again`] takes it if that says so too.
+    #[error("the resume token has been used, by a client that may not know it")]
+    Unheard {
+        /// The node that has the session by the record.
+        node: String,
+        /// Its epoch there.
+        epoch: u64,
+    },
     /// The session is over.
     #[error("the session is over")]
     Expired,
@@ -181,17 +192,42 @@ impl Registry {
         self.inner.wake.notify_one();
     }
 
+    /// As [`Registry::note`], but written at once. Gives when it is written whether the session was still this node's, or why
+    /// it is not written yet: it is tried until it is.
+    pub fn note_now(&self, record: v1::SessionRecord) -> impl Future<Output = Result<bool, BusError>> + use<> {
+        let (told, written) = oneshot::channel();
+        match SessionId::parse(&record.session_id) {
+            Ok(session) => self.inner.change(|records| records.note_now(session, record, told, Instant::now())),
+            Err(error) => tracing::error!(%error, "a record without a session was noted"),
+        }
+        self.inner.wake.notify_one();
+        async { written.await.unwrap_or(Err(BusError::Away)) }
+    }
+
     /// Takes the session of `ticket` for this node and the client at `address`, and keeps its record up from now on, until
-    /// [`Registry::end`] or [`Registry::forget`]: if nothing comes of it, end it. The ticket serves once, on whatever node,
-    /// however many try at once.
+    /// [`Registry::end`] or [`Registry::forget`]: if nothing comes of it, end it. However many try at once, on whatever node,
+    /// one has it; a ticket that has served is [`ClaimRefused::Unheard`] at best.
     ///
     /// # Errors
     /// [`ClaimRefused`] says why not; the client begins anew.
     pub async fn claim(&self, ticket: &Ticket, address: &str) -> Result<Claimed, ClaimRefused> {
-        let claimed = self.inner.claim(ticket, address).await;
+        self.count(self.inner.claim(ticket, address, 0).await)
+    }
+
+    /// As [`Registry::claim`], also with a ticket that has served: of a client that was not heard since by the node that had the
+    /// session in the epoch `unheard`, nor by the record as it is now.
+    ///
+    /// # Errors
+    /// [`ClaimRefused`] says why not; the client begins anew.
+    pub async fn claim_again(&self, ticket: &Ticket, address: &str, unheard: u64) -> Result<Claimed, ClaimRefused> {
+        self.count(self.inner.claim(ticket, address, unheard).await)
+    }
+
+    fn count(&self, claimed: Result<Claimed, ClaimRefused>) -> Result<Claimed, ClaimRefused> {
         self.inner.metrics.claim(match &claimed {
             Ok(_) => Outcome::Claimed,
             Err(ClaimRefused::Spent) => Outcome::Spent,
+            Err(ClaimRefused::Unheard { .. }) => Outcome::Unheard,
             Err(ClaimRefused::Expired) => Outcome::Expired,
             Err(ClaimRefused::Away(_)) => Outcome::Away,
         });
@@ -213,6 +249,12 @@ impl Registry {
     /// The session has gone over to another node, which claimed it: nothing is written about it here any more.
     pub fn forget(&self, session: &SessionId) {
         self.inner.change(|records| records.forget(session));
+    }
+
+    /// Whether the session is this node's in `epoch`, as far as is known here.
+    #[must_use]
+    pub fn holds(&self, session: &SessionId, epoch: u64) -> bool {
+        self.inner.records.lock().epoch(session) == Some(epoch)
     }
 
     /// Sessions that were noted here and turn out to be another node's, or over: what is left of them here ends without
@@ -278,12 +320,12 @@ impl Inner {
         result
     }
 
-    async fn claim(&self, ticket: &Ticket, address: &str) -> Result<Claimed, ClaimRefused> {
+    async fn claim(&self, ticket: &Ticket, address: &str, unheard: u64) -> Result<Claimed, ClaimRefused> {
         let now = UNIX_EPOCH + Duration::from_nanos(self.stamp.next());
         if ticket.expires <= now || self.records.lock().has_ended(&ticket.session) {
             return Err(ClaimRefused::Expired);
         }
-        let claimant = store::Claimant { ticket, node: &self.node, address, ttl: self.record_ttl, now };
+        let claimant = store::Claimant { ticket, node: &self.node, address, ttl: self.record_ttl, unheard, now };
         let stored = store::claim(&*self.fabric.kv, &claimant).await?;
         let (record, revision) = (stored.record, stored.revision);
         let was_ours = stored.claimed.previous.as_ref().is_none_or(|previous| previous.node == self.node.as_str());

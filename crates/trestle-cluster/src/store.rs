@@ -48,6 +48,8 @@ pub(crate) struct Claimant<'a> {
     pub(crate) node: &'a NodeId,
     pub(crate) address: &'a str,
     pub(crate) ttl: Duration,
+    /// The epoch of a session whose client was not heard since the ticket served: up to that it may serve again.
+    pub(crate) unheard: u64,
     /// Different for each claim of a process, so that a write whose answer was lost is known again.
     pub(crate) now: SystemTime,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Stored {
     pub(crate) revision: u64,
 }
 
-/// Takes the session for the claimant's node: by compare-and-set, so that one ticket serves once on all nodes.
+/// Takes the session for the claimant's node: by compare-and-set, so that of all who try at once one has it.
 pub(crate) async fn claim(kv: &dyn Kv, claimant: &Claimant<'_>) -> Result<Stored, ClaimRefused> {
     let key = session_key(&claimant.ticket.session);
     for _ in 0..TRIES_MAX {
@@ -76,7 +78,9 @@ pub(crate) async fn claim(kv: &dyn Kv, claimant: &Claimant<'_>) -> Result<Stored
             },
             Err(error) => return Err(ClaimRefused::Away(error)),
         };
-        return Ok(Stored { claimed: Claimed { previous, epoch: record.epoch }, record, revision });
+        let connected = record.connected.and_then(|connected| SystemTime::try_from(connected).ok());
+        let claimed = Claimed { previous, epoch: record.epoch, connected: connected.unwrap_or(claimant.now) };
+        return Ok(Stored { claimed, record, revision });
     }
     Err(ClaimRefused::Away(contended(&key)))
 }
@@ -96,7 +100,12 @@ impl Claimant<'_> {
             return Err(ClaimRefused::Expired);
         }
         if record.epoch > self.ticket.epoch {
-            return Err(ClaimRefused::Spent);
+            if record.heard == 0 || record.heard > self.ticket.epoch {
+                return Err(ClaimRefused::Spent);
+            }
+            if record.epoch > self.unheard {
+                return Err(ClaimRefused::Unheard { node: record.node, epoch: record.epoch });
+            }
         }
         Ok((Some(record), entry.revision))
     }
@@ -109,7 +118,9 @@ impl Claimant<'_> {
             ..v1::SessionRecord::default()
         };
         v1::SessionRecord {
-            epoch: self.ticket.epoch + 1,
+            epoch: previous.map_or(self.ticket.epoch, |record| record.epoch) + 1,
+            // It has this token, so it was heard after the `connected` that brought it, as far as that matters.
+            heard: self.ticket.epoch,
             state: v1::SessionState::Active.into(),
             node: self.node.as_str().into(),
             address: self.address.into(),

@@ -153,17 +153,18 @@ impl Actor {
             .map_err(Refusal::from)
     }
 
-    /// Is seen on its channels again, after a resume.
-    pub(crate) fn reappear(self, channels: Vec<ChannelName>) -> Doing {
+    /// Is seen on its channels again, after a resume; where that fails it is to be tried again after `pause`.
+    pub(crate) fn reappear(self, channels: Vec<ChannelName>, pause: Duration) -> Doing {
         Box::pin(async move {
-            let mut present = Vec::with_capacity(channels.len());
+            let (wanted, mut present) = (channels.len(), Vec::with_capacity(channels.len()));
             for channel in channels {
                 match self.be_present(&channel).await {
                     Ok(seat) => present.push((channel, seat)),
                     Err(refusal) => tracing::warn!(%channel, %refusal, "a session could not be shown as present again"),
                 }
             }
-            Done::Present(present)
+            let again = (present.len() < wanted).then_some(pause);
+            Done::Present(present, again)
         })
     }
 

@@ -216,7 +216,7 @@ impl Connection {
                     self.stay.replay.acked(count);
                 }
                 self.stay.member.heard();
-                self.event(socket, Event::Heard)
+                self.event(socket, if count.is_some() { Event::Pong } else { Event::Heard })
             }
             Step::Flushed => Next::Go,
             Step::Broken(refusal) => Next::End(End::Close(self.broken(refusal))),
@@ -403,6 +403,9 @@ impl Connection {
                 frames.push(frame);
             }
             if self.write(socket, &frames).is_some() {
+                return Some(CloseCode::Internal);
+            }
+            if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
                 return Some(CloseCode::Internal);
             }
         } else {

@@ -21,8 +21,8 @@ use trestle_telemetry::trace::Tracer;
 use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, v1};
 
 use crate::{
-    EdgeConfig, Hello, Stream, admission::Admission, connection, handled::Handled, metrics::Metrics, stay::Stay,
-    upgrade, websocket::WebSocket,
+    EdgeConfig, Hello, Stream, admission::Admission, coming::Coming, connection, handled::Handled, metrics::Metrics,
+    stay::Stay, upgrade, websocket::WebSocket,
 };
 
 /// Session events that may wait for the bus; more are dropped and counted. 4,096 x 200 B are 800 KiB.
@@ -86,6 +86,7 @@ pub struct Edge {
     pub(crate) tracer: Tracer,
     pub(crate) metrics: Metrics,
     pub(crate) handled: Arc<Handled>,
+    pub(crate) coming: Coming,
     /// How many clients come in at once.
     pub(crate) admission: Admission,
     /// One for each connection there may be.
@@ -135,6 +136,7 @@ impl Edge {
             tracer: parts.tracer,
             metrics: Metrics::register(parts.registry),
             handled,
+            coming: Coming::default(),
             tasks: TaskTracker::new(),
             background: TaskTracker::new(),
             events,
@@ -237,13 +239,22 @@ impl Edge {
 
     /// Tells whoever wants to know what happens to a session.
     pub(crate) fn tell(&self, stay: &Stay, change: v1::SessionChange) {
-        let event = v1::SessionEvent {
+        self.say(self.event(stay, change));
+    }
+
+    /// What is told of a session to which this happens now.
+    pub(crate) fn event(&self, stay: &Stay, change: v1::SessionChange) -> v1::SessionEvent {
+        v1::SessionEvent {
             change: change.into(),
             session_id: stay.member.session.to_string(),
             user: stay.session.identity().user.as_ref().map(ToString::to_string).unwrap_or_default(),
             node: self.node.to_string(),
             time: Some(SystemTime::now().into()),
-        };
+        }
+    }
+
+    /// Tells it.
+    pub(crate) fn say(&self, event: v1::SessionEvent) {
         if self.events.try_send(event).is_err() {
             self.metrics.events_dropped.inc();
         }

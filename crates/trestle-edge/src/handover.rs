@@ -25,7 +25,7 @@ const ANSWER_BYTES_RESERVED: usize = 128 * 1024;
 /// Frames that are taken from the outbox at once.
 const REST_AT_ONCE: usize = 1024;
 /// How long answers are sent on: no request takes longer by default (`session.request_timeout_max`).
-const LATE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// [`v1::Handover::first`] where no client can go on by its count: its frames are not there.
 pub(crate) const NO_STREAM: u64 = u64::MAX;
@@ -36,27 +36,28 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
     if claim.node != edge.node.as_str() {
         edge.registry.forget(&stay.member.session);
     }
-    let same = stay.encoding.subprotocol() == claim.subprotocol;
+    let same = stay.encoding.subprotocol() == claim.subprotocol && stay.begun <= claim.epoch;
+    // Their endings are answered by this node: the other one is to know nothing of them.
+    let Stay { seats, session, .. } = &mut *stay;
+    seats.retain(|channel, _| session.keeps(channel));
     let mut handover = pack(&mut stay).await;
     match claim.received.filter(|_| same).and_then(|received| from(&handover, received)) {
         Some(skip) => {
             handover.first += skip as u64;
             handover.frames.drain(..skip);
-            handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.saw(*id)).collect();
+            let answered = |id: &u32| stay.session.saw(*id) && !stay.session.is_open(*id);
+            handover.answered = claim.outstanding.iter().copied().filter(answered).collect();
         }
-        None => {
-            give_up_stream(&mut handover);
-            handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.is_open(*id)).collect();
-        }
+        None => give_up_stream(&mut handover),
     }
+    handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.is_open(*id)).collect();
     let bytes: usize = handover.frames.iter().map(Bytes::len).sum();
     if bytes + ANSWER_BYTES_RESERVED > edge.fabric.bus.payload_bytes_max() {
         tracing::warn!(bytes, session = handover.session_id, "what waits for a session is more than the bus takes");
         give_up_stream(&mut handover);
-        handover.outstanding.retain(|id| stay.session.is_open(*id));
     }
     if handover.first != NO_STREAM {
-        add_half_joined(&mut stay, &mut handover);
+        add_half_joined(&mut stay, &mut handover, false);
     }
     if let Ok(node) = NodeId::parse(&claim.node) {
         edge.metrics.handed_over.inc();
@@ -73,10 +74,10 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
     let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
     if handover.first != NO_STREAM {
-        add_half_joined(&mut stay, &mut handover);
+        add_half_joined(&mut stay, &mut handover, true);
         if !is_planted(Fault::ParkedAnswers) {
-            // Their answers are among the frames, or came before them; others will not come any more.
-            handover.outstanding = stay.session.answered_frames().collect();
+            // The answers of others will not come any more.
+            handover.answered = stay.session.answered_frames().collect();
         }
     }
     match edge.registry.park(&handover).await {
@@ -98,6 +99,7 @@ pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
 /// Nobody goes on with its frames.
 fn give_up_stream(handover: &mut v1::Handover) {
     handover.frames.clear();
+    handover.answered.clear();
     handover.first = NO_STREAM;
 }
 
@@ -106,6 +108,7 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     let mut handover = v1::Handover {
         session_id: stay.member.session.to_string(),
         epoch: stay.epoch,
+        begun: stay.begun,
         first: stay.replay.first(),
         subprotocol: stay.encoding.subprotocol().into(),
         groups: stay.session.service_groups().map(ToString::to_string).collect(),
@@ -143,9 +146,13 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     handover
 }
 
-/// Channels of which the client knows and that are on their way to a seat go along with the stream, as far as it has them.
-fn add_half_joined(stay: &mut Stay, handover: &mut v1::Handover) {
+/// Channels of which the client knows and that are on their way to a seat go along with the stream, as far as it has them;
+/// those that are to be left after that only with `ending`.
+fn add_half_joined(stay: &mut Stay, handover: &mut v1::Handover, ending: bool) {
     for (channel, at, watch) in stay.half_joined() {
+        if !ending && !stay.session.keeps(&channel) {
+            continue;
+        }
         if watch {
             handover.watched.push(channel.to_string());
         }

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{Stream as _, stream::FuturesUnordered};
@@ -35,8 +36,8 @@ pub(crate) enum Done {
     Unseat(ChannelName, Event),
     /// Groups were joined and are to be left; whoever asked is told.
     Groups(Regrouped),
-    /// The session is on its channels again, as others see it.
-    Present(Vec<(ChannelName, trestle_cluster::Seat)>),
+    /// The session is on its channels again, as others see it; if not on all, after which pause that is to be tried again.
+    Present(Vec<(ChannelName, trestle_cluster::Seat)>, Option<Duration>),
     /// The first part is done; the rest goes on beside the lane.
     Beside(Doing),
 }

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use trestle_hub::Member;
+use trestle_session::State;
 use trestle_wire::v1;
 
 use crate::{Edge, wish::Wish};
@@ -19,7 +20,7 @@ impl Edge {
     ///
     /// At once if there is no other node.
     pub(crate) async fn ask_all_to_leave(self: &Arc<Self>, time: Duration) {
-        let members = self.hub.members();
+        let members = self.connected();
         if members.is_empty() || !self.has_elsewhere() {
             return;
         }
@@ -39,13 +40,21 @@ impl Edge {
         if !self.has_elsewhere() {
             return 0;
         }
-        let mut members = self.hub.members();
+        let mut members = self.connected();
         fastrand::shuffle(&mut members);
         members.truncate(surplus);
         let (edge, asked) = (Arc::clone(self), members.len());
         let spread = self.paced(asked);
         self.background.spawn(async move { edge.ask_to_leave(&members, spread).await });
         asked
+    }
+
+    /// The sessions that have a connection, in the same order each time a seed is played.
+    fn connected(&self) -> Vec<Arc<Member>> {
+        let mut members = self.hub.members();
+        members.retain(|member| member.facts.lock().state == State::Active);
+        members.sort_unstable_by(|a, b| a.session.cmp(&b.session));
+        members
     }
 
     /// Sends the notices, at most within `spread`.

@@ -16,12 +16,14 @@ use tokio::{
 use trestle_bus::{BusError, Heard, Message, Subject};
 use trestle_hub::Member;
 use trestle_wire::{
-    Reason, Refusal, SessionId,
+    NodeId, Reason, Refusal, SessionId,
     v1::{self, claim_answer, node_answer, node_ask},
 };
 
 use crate::{Edge, handover, stay::Stay, wish::Wish};
 
+/// How long the node that holds a session may take to answer: it is asked by a client that waits.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client's task may take to give up its stay: it does so between two steps.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -118,21 +120,53 @@ impl Edge {
 
     /// Another node has a client of a session of this one.
     async fn claimed(self: Arc<Self>, claim: v1::Claim, reply_to: Subject) {
-        let member = SessionId::parse(&claim.session_id).ok().and_then(|id| self.hub.member(&id));
+        let session = SessionId::parse(&claim.session_id).ok();
+        if let Some(session) = session.as_ref().filter(|_| !claim.ask_heard) {
+            self.coming.give_up(session, claim.claimed);
+        }
+        let member = session.and_then(|session| self.hub.member(&session));
         let answer = match member {
             None => claim_answer::Answer::Unknown(true),
+            Some(member) if claim.ask_heard => match self.heard_of(&member.session).await {
+                Some(epoch) => claim_answer::Answer::Heard(epoch),
+                None => claim_answer::Answer::Unknown(true),
+            },
             Some(member) if claim.prepare => {
                 let (done, remembered) = oneshot::channel();
                 let sent = Wish::Remember(done).send(&member);
                 let prepared = sent && matches!(timeout(YIELD_TIMEOUT, remembered).await, Ok(Ok(())));
                 if prepared { claim_answer::Answer::Prepared(true) } else { claim_answer::Answer::Unknown(true) }
             }
-            Some(member) => match yielded(&member).await {
+            Some(member) => match yielded(&member, claim.claimed).await {
                 Some(stay) => claim_answer::Answer::Handover(handover::to_node(stay, &claim).await),
                 None => claim_answer::Answer::Unknown(true),
             },
         };
         self.reply(&reply_to, v1::ClaimAnswer { answer: Some(answer) }.encode_to_vec()).await;
+    }
+
+    /// What `node` says to a claim of a session that it may hold; `None` if it is gone.
+    pub(crate) async fn ask_holder(&self, node: &NodeId, claim: &v1::Claim) -> Option<claim_answer::Answer> {
+        let asked = claim.encode_to_vec().into();
+        match self.fabric.bus.request(&self.subjects.claim(node), asked, CLAIM_TIMEOUT).await {
+            Ok(bytes) => v1::ClaimAnswer::decode(bytes).ok()?.answer,
+            Err(BusError::NoResponders(_)) => None,
+            Err(error) => {
+                tracing::warn!(%error, %node, session = claim.session_id, "a session's node did not answer");
+                None
+            }
+        }
+    }
+
+    /// The epoch of the connection on which the client of a session of this node was heard last; `None` if it is not here,
+    /// or just coming.
+    pub(crate) async fn heard_of(&self, session: &SessionId) -> Option<u64> {
+        let member = self.hub.member(session).filter(|_| !self.coming.has(session))?;
+        let (tell, told) = oneshot::channel();
+        if !Wish::Heard(tell).send(&member) {
+            return None;
+        }
+        timeout(YIELD_TIMEOUT, told).await.ok()?.ok()
     }
 
     fn answer(self: &Arc<Self>, ask: node_ask::Ask) -> Result<node_answer::Answer, Refusal> {
@@ -167,10 +201,11 @@ enum Neighbour {
     Ask,
 }
 
-/// The stay of a session of this node, given up by its task; `None` if that has just ended.
-pub(crate) async fn yielded(member: &Member) -> Option<Box<Stay>> {
+/// The stay of a session of this node, given up by its task to whoever has claimed it in `epoch`; `None` if that has just
+/// ended, or has it in a later one.
+pub(crate) async fn yielded(member: &Member, epoch: u64) -> Option<Box<Stay>> {
     let (give, given) = oneshot::channel();
-    if !Wish::Yield(give).send(member) {
+    if !Wish::Yield(give, epoch).send(member) {
         return None;
     }
     timeout(YIELD_TIMEOUT, given).await.ok()?.ok()

@@ -1,7 +1,6 @@
 //! Admit: a token, and perhaps a session to go on with, in; whose stay it is out.
 //!
-//! A resume token is checked and spent first, in the Kv, so that of all who show it one wins. Then what the session had is
-//! got from wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
+//! A resume token is spent first (`spend`), so that of all who show it one wins. Then what the session had is got from wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
 //! What always holds: the client's stream goes on by its count, or every channel is recovered or told of, by itself.
 
 use std::{
@@ -10,11 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use prost::Message as _;
 use tokio::time::timeout;
 use trestle_auth::Identity;
 use trestle_bus::BusError;
-use trestle_cluster::{ClaimRefused, Claimed, FIRST_EPOCH, GRACE, Ticket};
+use trestle_cluster::{Claimed, FIRST_EPOCH, GRACE};
 use trestle_codec::{Encoded, Resume, Since};
 use trestle_hub::planted::{Fault, is_planted};
 use trestle_session::{Admitted, Event, Reattached, Resumed};
@@ -27,15 +25,14 @@ use trestle_wire::{
 use crate::{
     Edge,
     act::{Actor, Again},
-    handover::{self, NO_STREAM},
+    handover,
     neighbours::yielded,
+    spend::{Spent, spend},
     stay::{Admit, Stay},
     upgrade::Hello,
     wish::Wish,
 };
 
-/// How long the node that holds a session may take to answer: it is asked by a client that waits.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a session may take to be had from elsewhere: two claims, the rooms of a session and of a user at 4 s each, and
 /// the store's 3 s. Each channel may wait 4 s more for a bus that hangs, and nobody waits for all of them.
 const GO_ON_TIMEOUT: Duration = Duration::from_secs(15);
@@ -90,17 +87,24 @@ async fn go_on(
     id: u32,
     resume: Resume,
 ) -> Result<Option<Arrival>, Refusal> {
-    let Some((identity, claimed)) = spend(edge, hello, token, &resume).await? else {
+    let Some(Spent { identity, claimed, epoch }) = spend(edge, hello, token, &resume).await? else {
         edge.metrics.resumed("refused");
         return Ok(None);
     };
-    let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed };
-    let (session, left) = match visit.here().await {
-        Ok(arrival) => return Ok(Some(arrival)),
-        Err(left) => (visit.resume.session.clone(), left),
-    };
-    let arrival = timeout(GO_ON_TIMEOUT, visit.elsewhere(left)).await;
-    let arrival = arrival.unwrap_or_else(|_| Err(BusError::Timeout(GO_ON_TIMEOUT).into()));
+    let (session, now) = (resume.session.clone(), claimed.epoch);
+    let comes = edge.coming.begin(&session, now).filter(|_| edge.registry.holds(&session, now));
+    let Some(comes) = comes else { return Ok(None) };
+    let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed, epoch };
+    let arrival = comes.run(async {
+        let left = match visit.here().await {
+            Ok(arrival) => return Ok(arrival),
+            Err(left) => left,
+        };
+        let arrival = timeout(GO_ON_TIMEOUT, visit.elsewhere(left)).await;
+        arrival.unwrap_or_else(|_| Err(BusError::Timeout(GO_ON_TIMEOUT).into()))
+    });
+    // Its client has come again since, with the same token.
+    let Some(arrival) = arrival.await.filter(|_| edge.registry.holds(&session, now)) else { return Ok(None) };
     if arrival.is_err() {
         // It was taken for this client, who has nothing to come back with. That is written when the bus is there.
         let edge = Arc::clone(edge);
@@ -110,42 +114,6 @@ async fn go_on(
         });
     }
     arrival.map(Some)
-}
-
-/// Checks the resume token and spends it; `None` if it is good for nothing.
-async fn spend(
-    edge: &Edge,
-    hello: &Hello,
-    token: Option<&str>,
-    resume: &Resume,
-) -> Result<Option<(Identity, Claimed)>, Refusal> {
-    let ticket = match edge.registry.read(&resume.token) {
-        Ok(ticket) if ticket.session == resume.session => ticket,
-        Ok(_) => return Ok(None),
-        Err(refused) => {
-            tracing::debug!(%refused, session = %resume.session, "a resume token is not accepted");
-            return Ok(None);
-        }
-    };
-    // A fresh token of the same user replaces what the old one granted; another user's session is not theirs.
-    let identity = match token {
-        Some(token) => {
-            let identity = edge.gate.admit(Some(token))?;
-            if identity.user != ticket.user {
-                return Ok(None);
-            }
-            identity
-        }
-        None => identity_of(&ticket),
-    };
-    match edge.registry.claim(&ticket, &hello.address.to_string()).await {
-        Ok(claimed) => Ok(Some((identity, claimed))),
-        Err(ClaimRefused::Away(error)) => Err(Refusal::from(error)),
-        Err(refused) => {
-            tracing::debug!(%refused, session = %resume.session, "a session cannot be resumed");
-            Ok(None)
-        }
-    }
 }
 
 /// The bare `inbox` is the user's own, as everywhere.
@@ -159,16 +127,6 @@ fn own_inbox(mut resume: Resume, identity: &Identity) -> Resume {
     resume
 }
 
-fn identity_of(ticket: &Ticket) -> Identity {
-    Identity {
-        user: ticket.user.clone(),
-        scopes: ticket.scopes.clone(),
-        groups: ticket.groups.clone(),
-        tags: ticket.tags.clone(),
-        expires: ticket.identity_expires,
-    }
-}
-
 /// A client that may go on with a session.
 struct Visit<'a> {
     edge: &'a Arc<Edge>,
@@ -178,6 +136,8 @@ struct Visit<'a> {
     resume: Resume,
     identity: Identity,
     claimed: Claimed,
+    /// The epoch of its token: that of the stream which it counts.
+    epoch: u64,
 }
 
 /// What is left of a session whose stream cannot go on here.
@@ -195,22 +155,23 @@ impl Visit<'_> {
     /// The session is held by a task of this node, and its stream goes on.
     async fn here(&self) -> Result<Arrival, Left> {
         let Some(member) = self.edge.hub.member(&self.resume.session) else { return Err(Left::default()) };
-        let Some(mut stay) = yielded(&member).await else {
+        let Some(mut stay) = yielded(&member, self.claimed.epoch).await else {
             // A task that does not answer ends without a word when it looks.
             let _sent = Wish::Gone.send(&member);
             return Err(Left::default());
         };
-        if stay.epoch + 1 != self.claimed.epoch {
+        if stay.epoch < self.epoch {
             // Of an earlier time: the client has been elsewhere since, while this node was cut off, and counts anew.
             return Err(Left::default());
         }
-        let missed = self.resume.received.filter(|_| !stay.broken && stay.encoding == self.hello.encoding);
+        let same = !stay.broken && stay.encoding == self.hello.encoding && stay.begun <= self.epoch;
+        let missed = self.resume.received.filter(|_| same);
         let missed =
             missed.and_then(|received| Some((received, stay.replay.since(received)?.cloned().collect::<Vec<_>>())));
         let Some((received, again)) = missed else { return Err(Left { held: Some(stay), ..Left::default() }) };
         let again = again.into_iter().skip(usize::from(is_planted(Fault::ShortReplay))).collect();
         stay.replay.acked(received);
-        stay.epoch = self.claimed.epoch;
+        (stay.epoch, stay.shown) = (self.claimed.epoch, self.epoch);
         stay.moved(self.hello);
         let refused = stay.leave_forbidden(&self.identity);
         let subscriptions = stay.subscriptions();
@@ -234,7 +195,8 @@ impl Visit<'_> {
         let session = self.resume.session.clone();
         let edge = Arc::clone(self.edge);
         let mut stay = Stay::of(&edge, session.clone(), self.hello.encoding, self.hello.address);
-        stay.epoch = self.claimed.epoch;
+        (stay.epoch, stay.shown, stay.begun) = (self.claimed.epoch, self.epoch, self.claimed.epoch);
+        stay.member.facts.lock().connected = self.claimed.connected;
         let here = left.held.is_some();
         let holder = if here { None } else { self.holder() };
         // Listen first, then take over what the other node has heard: what both hear is known by its id.
@@ -257,15 +219,17 @@ impl Visit<'_> {
             },
             _ => None,
         };
-        // What is left of an earlier time is of another stream than the one that the client counts.
-        let current = |handover: &v1::Handover| handover.epoch + 1 == self.claimed.epoch;
+        // Of an earlier time: the client has been elsewhere since.
+        let current = |handover: &v1::Handover| handover.epoch >= self.epoch;
         let handover = match handover.filter(current) {
             Some(handover) => Some(handover),
             None if here => None,
             None => edge.registry.unpark(&session).await.map_err(Refusal::from)?.filter(current),
         };
-        let same = handover.as_ref().is_some_and(|handover| handover.subprotocol == self.hello.encoding.subprotocol());
-        let skip = handover.as_ref().zip(self.resume.received.filter(|_| same));
+        let same = |handover: &&v1::Handover| {
+            handover.subprotocol == self.hello.encoding.subprotocol() && handover.begun <= self.epoch
+        };
+        let skip = handover.as_ref().filter(same).zip(self.resume.received);
         let skip = skip.and_then(|(handover, received)| handover::from(handover, received));
         match (handover, skip) {
             (Some(handover), Some(skip)) => Ok(self.goes_on(stay, handover, skip, prepared, refused)),
@@ -293,6 +257,7 @@ impl Visit<'_> {
     ) -> Arrival {
         let received = handover.first + skip as u64;
         stay.replay.restart(received);
+        stay.begun = handover.begun;
         let mut subscriptions = Vec::new();
         let mut channels = Vec::new();
         for position in &handover.positions {
@@ -307,11 +272,12 @@ impl Visit<'_> {
             }
             let history = self.edge.keeps(&channel);
             let live = stay.seats.contains_key(&channel);
+            let presence = handover.watched.contains(&position.channel);
+            stay.watch(&channel, presence);
             let recovered = history || (live && prepared);
             let subscribed = v1::Subscribed { channel: channel.to_string(), recovered, offset: position.offset };
             subscriptions.push((channel.clone(), subscribed));
             if history || !live {
-                let presence = handover.watched.contains(&position.channel);
                 let (since, absent) = (Since::Offset(position.offset), self.absent_max());
                 channels.push(Again { channel, since, presence, told: false, absent });
             }
@@ -319,13 +285,18 @@ impl Visit<'_> {
                 stay.tell_gap(&position.channel, GapReason::Failover);
             }
         }
+        // The client names what it has not heard the end of.
+        stay.leave_all_but(&subscriptions);
         // Without the other node's help, what was pushed between the two is lost.
         if !prepared {
             stay.tell_gap("", GapReason::Failover);
         }
         let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
-        let (outstanding, lost) = self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));
+        let (outstanding, settled): (Vec<_>, Vec<_>) =
+            self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));
+        let (answered, lost) = settled.into_iter().partition(|id| handover.answered.contains(id));
+        stay.waits_for(self.holder().unwrap_or_else(|| self.edge.node.clone()), &outstanding);
         let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
         let resumed = Resumed {
             session: self.resume.session,
@@ -339,6 +310,7 @@ impl Visit<'_> {
             refused,
             lost,
             outstanding,
+            answered,
         };
         self.edge.metrics.resumed(if prepared { "handed_over" } else { "parked" });
         let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
@@ -375,6 +347,7 @@ impl Visit<'_> {
             known.push(channel.clone());
         }
         let lost = self.resume.outstanding.iter().copied().filter(|id| !left.outstanding.contains(id)).collect();
+        stay.waits_for(self.holder().unwrap_or_else(|| self.edge.node.clone()), &left.outstanding);
         let resume_token = self.edge.token(&stay, &self.identity, self.claimed.epoch);
         let resumed = Resumed {
             session: self.resume.session,
@@ -388,13 +361,15 @@ impl Visit<'_> {
             refused,
             lost,
             outstanding: left.outstanding,
+            answered: Vec::new(),
         };
         self.edge.metrics.resumed("recovered");
         let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
         Arrival { channels, ..Arrival::of(Some(stay), event) }
     }
 
-    /// Listens to everything of the client that keeps no history.
+    /// Listens to everything of the client that keeps no history, as the record says: what services gave it is there before they
+    /// are told so. What else changed in the last second may not be: then the client is told of a gap, or asks anew.
     async fn listen_live(&self, stay: &mut Stay, refused: &mut Vec<(ChannelName, Refusal)>) {
         let given = self.claimed.previous.as_ref().map(|record| groups(&record.groups)).unwrap_or_default();
         for group in self.identity.groups.iter().cloned().chain(given) {
@@ -434,7 +409,8 @@ impl Visit<'_> {
         self.edge.session.ping_interval + self.edge.session.pong_timeout
     }
 
-    /// Whether the client wants to know who comes to `channel` and leaves it.
+    /// Whether the client wants to know who comes to `channel` and leaves it. One that asked for it in the last second before its
+    /// node died is not told of it, until it subscribes again.
     fn watched(&self, channel: &ChannelName) -> bool {
         let record = self.claimed.previous.as_ref();
         record.is_some_and(|record| record.watched.iter().any(|name| name == channel.as_str()))
@@ -455,29 +431,22 @@ impl Visit<'_> {
             subprotocol: self.hello.encoding.subprotocol().into(),
             outstanding: self.resume.outstanding.clone(),
             prepare,
+            epoch: self.epoch,
+            ask_heard: false,
+            claimed: self.claimed.epoch,
         }
     }
 
     /// What `node` says to a claim; `None` if it is gone.
     async fn ask(&self, node: &NodeId, prepare: bool) -> Option<Answer> {
-        let claim = self.claim(prepare).encode_to_vec().into();
-        let answer = self.edge.fabric.bus.request(&self.edge.subjects.claim(node), claim, CLAIM_TIMEOUT).await;
-        match answer {
-            Ok(bytes) => v1::ClaimAnswer::decode(bytes).ok()?.answer,
-            Err(BusError::NoResponders(_)) => None,
-            Err(error) => {
-                tracing::warn!(%error, %node, session = %self.resume.session, "a session's node did not answer");
-                None
-            }
-        }
+        self.edge.ask_holder(node, &self.claim(prepare)).await
     }
 }
 
 impl Left {
     fn of(handover: v1::Handover) -> Self {
-        let v1::Handover { groups, tags, outstanding, first, .. } = handover;
         // Frames that were not gone on with take the answers among them along.
-        let outstanding = if first == NO_STREAM { outstanding } else { Vec::new() };
+        let v1::Handover { groups, tags, outstanding, .. } = handover;
         Self { held: None, groups, tags: tags.into_iter().collect(), outstanding }
     }
 

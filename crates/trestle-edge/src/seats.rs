@@ -11,18 +11,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use trestle_auth::Identity;
 use trestle_cluster::Seat as PresenceSeat;
 use trestle_codec::Since;
 use trestle_hub::Seat;
 use trestle_session::{Event, Label, State};
-use trestle_wire::{ChannelName, GroupName, Refusal, v1};
+use trestle_wire::{ChannelName, GroupName, NodeId, Refusal, v1};
 
-use crate::{act::Again, lane::Regrouped, stay::Stay, wish::Wish};
+use crate::{act::Again, handover::LATE_MAX, lane::Regrouped, stay::Stay, wish::Wish};
 
 /// Before a group that could not be joined is tried again: as a room's log.
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
+/// Before a session that others cannot see is shown to them again; each time twice as long, up to the most.
+const REAPPEAR_PAUSE: Duration = Duration::from_secs(1);
+const REAPPEAR_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How much longer than it is sent on a late answer is waited for: the bus's own way.
+const LATE_SLACK: Duration = Duration::from_secs(5);
+/// How often it is looked whether the node that has late answers still lives.
+const LATE_LOOK: Duration = Duration::from_secs(1);
 
 /// A channel that is listened to.
 pub(crate) struct Listening {
@@ -132,6 +139,22 @@ impl Stay {
         self.member.facts.lock().subscriptions.clear();
     }
 
+    /// Leaves the channels that are not among `subscriptions`.
+    pub(crate) fn leave_all_but(&mut self, subscriptions: &[(ChannelName, v1::Subscribed)]) {
+        let kept = |channel: &ChannelName| subscriptions.iter().any(|(name, _)| name == channel);
+        let left: Vec<_> = self.seats.keys().filter(|channel| !kept(channel)).cloned().collect();
+        left.iter().for_each(|channel| self.unseat(channel));
+    }
+
+    /// Whether the client hears who comes to a channel that it sits in and who leaves it.
+    pub(crate) fn watch(&mut self, channel: &ChannelName, watches: bool) {
+        if let Some(listening) = self.seats.get_mut(channel)
+            && listening.watch.is_some() != watches
+        {
+            listening.watch = watches.then(|| self.edge.hub.watch(&self.member, channel));
+        }
+    }
+
     /// Leaves everything: what comes from now on finds no session here, and who waits for its task is told.
     pub(crate) fn leave_all(&mut self) {
         self.leave_channels();
@@ -228,12 +251,68 @@ impl Stay {
         if let Some(presence) = &self.presence {
             presence.set_away(false);
         }
+        let unseen = self.unseen();
+        if !unseen.is_empty() {
+            self.lane.in_order(self.actor().reappear(unseen, REAPPEAR_PAUSE), 0);
+        }
+    }
+
+    /// As [`Stay::reappear`], where that failed and `paused` was waited since.
+    pub(crate) fn reappear_again(&mut self, paused: Duration) {
+        let unseen = self.unseen();
+        if !unseen.is_empty() && self.session.state() == State::Active {
+            // Nothing that the client asks for waits for it.
+            self.lane.beside(self.actor().reappear(unseen, (paused * 2).min(REAPPEAR_PAUSE_MAX)));
+        }
+    }
+
+    /// Takes the places where it is seen; where it is not, that is tried again after the pause.
+    pub(crate) fn seen(&mut self, present: Vec<(ChannelName, PresenceSeat)>, again: Option<Duration>) {
+        // The client may have gone again since it was asked for.
+        if self.session.state() != State::Active {
+            return;
+        }
+        for (channel, seat) in present {
+            if let Some(listening) = self.seats.get_mut(&channel) {
+                listening.present = Some(seat);
+            }
+        }
+        let Some(pause) = again else { return };
+        let member = Arc::downgrade(&self.member);
+        self.edge.background.spawn(async move {
+            sleep(pause).await;
+            if let Some(member) = member.upgrade() {
+                let _sent = Wish::Reappear(pause).send(&member);
+            }
+        });
+    }
+
+    /// The channels where it should be seen by others and is not.
+    fn unseen(&self) -> Vec<ChannelName> {
         let gone = |(channel, listening): (&ChannelName, &Listening)| {
             (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
         };
-        let channels: Vec<_> = self.seats.iter().filter_map(gone).collect();
-        if !channels.is_empty() {
-            self.lane.in_order(self.actor().reappear(channels), 0);
+        self.seats.iter().filter_map(gone).collect()
+    }
+}
+
+/// Answers from elsewhere.
+impl Stay {
+    /// Answers to these frames of the client are to come from `node`, for as long as that lives and sends them.
+    pub(crate) fn waits_for(&mut self, node: NodeId, frames: &[u32]) {
+        if frames.is_empty() {
+            return;
         }
+        self.late = frames.to_vec();
+        let (member, nodes) = (Arc::downgrade(&self.member), Arc::clone(&self.edge.nodes));
+        self.edge.background.spawn(async move {
+            let end = Instant::now() + LATE_MAX + LATE_SLACK;
+            while member.strong_count() > 0 && nodes.lives(&node) && Instant::now() < end {
+                sleep(LATE_LOOK).await;
+            }
+            if let Some(member) = member.upgrade() {
+                let _sent = Wish::NoMoreLate.send(&member);
+            }
+        });
     }
 }

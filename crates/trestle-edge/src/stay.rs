@@ -5,16 +5,20 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasherDefault, DefaultHasher},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use trestle_cluster::FIRST_EPOCH;
 use trestle_codec::{Encoded, Encoding, Resume, encode};
 use trestle_hub::{Facts, Member, Presence, Seat};
-use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, State, Taken};
+use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, Taken};
 use trestle_wire::{
     ChannelName, GroupName, Reason, Refusal, SessionId,
     v1::{self, server_frame},
@@ -37,6 +41,14 @@ const HAD_FOR: Duration = Duration::from_secs(10);
 /// Ids of live messages that are remembered while a client moves to another node, the latest: a second at 4,096 messages.
 const REMEMBERED_MAX: usize = 4096;
 
+/// How long whoever changes a session is kept waiting for its record: as any write to the store.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Before the end of a session that could not be written is asked about again: as the registry tries it.
+const END_PAUSE: Duration = Duration::from_secs(1);
+
+/// Seats by name, of one client's choice; in the same order each time a seed is played.
+pub(crate) type Seats<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// All that is held for a client.
 pub(crate) struct Stay {
     pub(crate) edge: Arc<Edge>,
@@ -44,14 +56,20 @@ pub(crate) struct Stay {
     pub(crate) session: Session,
     pub(crate) member: Arc<Member>,
     pub(crate) lane: Lane,
-    pub(crate) seats: HashMap<ChannelName, Listening>,
+    pub(crate) seats: Seats<ChannelName, Listening>,
     /// Channels that are on their way to a seat.
-    pub(crate) joining: HashMap<ChannelName, Vec<Joining>>,
-    pub(crate) groups: HashMap<GroupName, Seat>,
+    pub(crate) joining: Seats<ChannelName, Vec<Joining>>,
+    pub(crate) groups: Seats<GroupName, Seat>,
     pub(crate) presence: Option<Presence>,
     pub(crate) replay: Replay,
     /// Which resume this is: what the next token must say.
     pub(crate) epoch: u64,
+    /// The epoch of the token that the client came with.
+    pub(crate) shown: u64,
+    /// The epoch in which the count of its stream began.
+    pub(crate) begun: u64,
+    /// Frames whose answers another node is to send.
+    pub(crate) late: Vec<u32>,
     /// Whether something that the client should get cannot be given to it any more: only the channels' logs can.
     pub(crate) broken: bool,
     /// Why an operator or a service has ended it.
@@ -118,12 +136,15 @@ impl Stay {
             session,
             member: Arc::new(member),
             lane: Lane::default(),
-            seats: HashMap::new(),
-            joining: HashMap::new(),
-            groups: HashMap::new(),
+            seats: Seats::default(),
+            joining: Seats::default(),
+            groups: Seats::default(),
             presence: None,
             replay: Replay::new(replay),
             epoch: FIRST_EPOCH,
+            shown: FIRST_EPOCH,
+            begun: FIRST_EPOCH,
+            late: Vec::new(),
             broken: false,
             kicked: None,
             remembered: None,
@@ -181,14 +202,16 @@ impl Stay {
             }
         }
         self.actions = actions;
+        if let Some(asks) = done.take_if(|_| changed) {
+            done = Some(self.confirm(asks));
+        } else if changed {
+            self.edge.registry.note(self.record());
+        }
         if !joins.is_empty() || !leaves.is_empty() {
             self.lane.in_order(self.actor().regroup(joins, leaves, false, done), 0);
         } else if let Some(done) = done {
             // Whoever asked may have gone.
             let _told = done.send(());
-        }
-        if changed {
-            self.changed();
         }
         asked
     }
@@ -255,14 +278,8 @@ impl Stay {
                 self.regrouped(regrouped);
                 return Asked::default();
             }
-            Done::Present(present) => {
-                // The client may have gone again since it was asked for.
-                let here = self.session.state() == State::Active;
-                for (channel, seat) in present.into_iter().filter(|_| here) {
-                    if let Some(listening) = self.seats.get_mut(&channel) {
-                        listening.present = Some(seat);
-                    }
-                }
+            Done::Present(present, again) => {
+                self.seen(present, again);
                 return Asked::default();
             }
             Done::Beside(doing) => {
@@ -288,7 +305,7 @@ impl Stay {
             }
             // The answer went along, and so did the channel.
             Done::Seated(_, _, event) => event,
-            Done::Resumed(..) | Done::Groups(_) | Done::Present(_) => return Vec::new(),
+            Done::Resumed(..) | Done::Groups(_) | Done::Present(..) => return Vec::new(),
         };
         let mut actions = Vec::new();
         self.session.on(event, now(), &mut actions);
@@ -350,8 +367,25 @@ impl Stay {
     pub(crate) fn heard_late(&mut self, frames: Vec<v1::ServerFrame>) {
         for v1::ServerFrame { reply_to: id, frame } in frames {
             let Some(answer) = frame.filter(|_| id == 0 || self.session.is_open(id)) else { continue };
+            self.late.retain(|late| *late != id);
             _ = self.on(Event::Settled { id, outstanding: false, result: Ok(answer) });
         }
+    }
+
+    /// The node that was to send them sends no more: their answers are lost.
+    pub(crate) fn give_up_late(&mut self) {
+        for id in std::mem::take(&mut self.late) {
+            if self.session.is_open(id) {
+                let message = "the node that had the answer is gone; repeat this frame with the same envelope id";
+                let result = Err(Refusal::new(Reason::AnswerLost, message));
+                _ = self.on(Event::Settled { id, outstanding: false, result });
+            }
+        }
+    }
+
+    /// The epoch of the connection on which the client was heard last, or whose token it came with.
+    pub(crate) fn heard(&self) -> u64 {
+        if self.session.is_unheard() { self.shown } else { self.epoch }
     }
 
     /// Puts a frame of the gateway's own into the outbox.
@@ -394,13 +428,29 @@ impl Stay {
         }
     }
 
-    /// Tells whoever wants to know, and the registry, what the session is now.
-    fn changed(&self) {
+    /// Writes what the session is now where its next node reads it, and tells `asks` when that is done and what is told to the
+    /// result is, too; never, if it is not known to be written.
+    fn confirm(&self, asks: oneshot::Sender<()>) -> oneshot::Sender<()> {
+        let (done, in_force) = oneshot::channel();
+        let (written, session) = (self.edge.registry.note_now(self.record()), self.member.session.clone());
+        self.edge.background.spawn(async move {
+            let both = async { (written.await, in_force.await) };
+            match timeout(RECORD_TIMEOUT, both).await {
+                // Whoever asked may have gone.
+                Ok((Ok(true), Ok(()))) => _ = asks.send(()),
+                missed => tracing::info!(?missed, %session, "that groups and tags are changed is not written yet"),
+            }
+        });
+        done
+    }
+
+    /// What is known of the session now, by whoever looks here and for the registry.
+    fn record(&self) -> v1::SessionRecord {
         let mut facts = self.member.facts.lock();
         facts.state = self.session.state();
         facts.user.clone_from(&self.session.identity().user);
         let watched = self.seats.iter().filter(|(_, listening)| listening.watch.is_some());
-        self.edge.registry.note(v1::SessionRecord {
+        v1::SessionRecord {
             session_id: self.member.session.to_string(),
             epoch: self.epoch,
             state: v1::SessionState::from(self.session.state()).into(),
@@ -413,16 +463,25 @@ impl Stay {
             groups: self.session.service_groups().map(ToString::to_string).collect(),
             tags: self.session.service_tags().clone().into_iter().collect(),
             watched: watched.map(|(channel, _)| channel.to_string()).collect(),
-        });
+            heard: self.heard(),
+        }
     }
 
+    /// Ends it for the cluster, and tells that only when it is known that it has not gone on elsewhere.
     fn expire(&mut self) {
-        self.edge.tell(self, v1::SessionChange::SessionExpired);
+        let over = self.edge.event(self, v1::SessionChange::SessionExpired);
         let (edge, session) = (Arc::clone(&self.edge), self.member.session.clone());
         self.edge.background.spawn(async move {
-            // The registry goes on trying by itself.
-            if let Err(error) = edge.registry.end(&session).await {
-                tracing::debug!(%error, %session, "that a session is over is not written yet");
+            loop {
+                match edge.registry.end(&session).await {
+                    Ok(true) => return edge.say(over),
+                    Ok(false) => {
+                        return tracing::debug!(%session, "a session that has ended here has gone on elsewhere");
+                    }
+                    // The registry goes on trying by itself.
+                    Err(error) => tracing::debug!(%error, %session, "that a session is over is not written yet"),
+                }
+                sleep(END_PAUSE).await;
             }
         });
     }

@@ -71,7 +71,10 @@ impl Session {
         }
         joining.into_iter().for_each(|channel| self.subscriptions.resumed(channel, false));
         self.belonging = Belonging::given(resumed.groups, resumed.tags);
-        resumed.outstanding.into_iter().for_each(|id| self.ledger.came(id));
+        for id in resumed.outstanding.into_iter().chain(resumed.answered.iter().copied()) {
+            self.ledger.came(id);
+        }
+        resumed.answered.into_iter().for_each(|id| self.ledger.answered(id));
         self.welcome(id, resume_token, Some((received, told)), actions);
         self.goes_on(resumed.refused, resumed.lost, actions);
     }
@@ -85,8 +88,11 @@ impl Session {
         self.goes_on(refused, lost, actions);
     }
 
-    /// Says what did not come over.
+    /// Says what did not come over, and asks the client for a word: until it has given one, its last token serves again, and a
+    /// client that has nothing to say should not leave that open for long.
     fn goes_on(&mut self, refused: Vec<(ChannelName, Refusal)>, lost: Vec<u32>, actions: &mut Vec<Action>) {
+        self.unheard = true;
+        actions.push(Action::Ping);
         self.belonging.settle(&self.identity, &self.rules, actions);
         for (channel, refusal) in refused {
             self.subscriptions.failed(&channel);
@@ -95,6 +101,8 @@ impl Session {
         for id in lost {
             if id != 0 && !self.ledger.is_open(id) {
                 let message = "the answer to this frame was lost; repeat it with the same envelope id";
+                // Remembered as answered: a client that never reads this names the frame again.
+                self.ledger.came(id);
                 self.refuse(id, Refusal::new(Reason::AnswerLost, message), actions);
             }
         }

@@ -44,8 +44,10 @@ pub enum Event {
         /// What the client is told.
         result: Result<Answer, Refusal>,
     },
-    /// Any sign of life: bytes, a frame, a pong.
+    /// A sign of life that says no more: a ping, bytes that wait to be read.
     Heard,
+    /// The answer to one of the gateway's pings: the client has all that was written before that.
+    Pong,
     /// [`Session::wakes_at`](crate::Session::wakes_at) has come.
     Tick,
     /// The client has no socket any more: it broke, or was closed with a code that a session
@@ -104,6 +106,8 @@ pub struct Resumed {
     pub lost: Vec<u32>,
     /// Ids of the client's frames whose answers still come, by the owner.
     pub outstanding: Vec<u32>,
+    /// Ids of the client's frames whose answers are among the frames that the owner writes first.
+    pub answered: Vec<u32>,
 }
 
 /// A new socket for a session of this node.

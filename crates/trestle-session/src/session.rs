@@ -80,6 +80,8 @@ pub struct Session {
     /// The last sign of life; in [`State::Pending`], when the socket was lost.
     pub(crate) heard: Instant,
     pub(crate) pinged: Option<Instant>,
+    /// Whether the client has said nothing since it came back, so that it may not have `connected`.
+    pub(crate) unheard: bool,
     /// Whether the registry's record is old.
     pub(crate) changed: bool,
 }
@@ -114,6 +116,7 @@ impl Session {
             faults: 0,
             heard: now,
             pinged: None,
+            unheard: false,
             changed: false,
         }
     }
@@ -134,6 +137,18 @@ impl Session {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether the client has said nothing since it came back: it may not have the `connected` that it was sent.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        self.unheard
+    }
+
+    /// Whether the client listens to `channel` and has not asked to end that, also if it is joined anew after that.
+    #[must_use]
+    pub fn keeps(&self, channel: &ChannelName) -> bool {
+        self.subscriptions.keeps(channel)
     }
 
     /// The channels that are listened to now, in no order.
@@ -215,7 +230,7 @@ impl Session {
             Event::Rejected(rejected) => self.rejected(rejected, actions),
             Event::Admitted(result) => self.admitted(result, now, actions),
             // Before the first frame only `connect_timeout` counts, from the upgrade on.
-            Event::Heard if self.held.is_some() => self.heard = now,
+            Event::Heard | Event::Pong if self.held.is_some() => self.heard = now,
             Event::Tick if now >= self.wakes_at() => {
                 let refusal = Refusal::new(Reason::ConnectTimeout, "no frame came in time after the upgrade");
                 self.refuse(0, refusal, actions);
@@ -226,6 +241,7 @@ impl Session {
             Event::Kick => self.close(CloseCode::Kicked, actions),
             Event::Drain => self.close(CloseCode::Restart, actions),
             Event::Heard
+            | Event::Pong
             | Event::Tick
             | Event::Reattached(_)
             | Event::Subscribed { .. }
@@ -237,6 +253,9 @@ impl Session {
     }
 
     fn while_active(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        if self.unheard && matches!(event, Event::Inbound(_) | Event::Rejected(_) | Event::Pong) {
+            (self.unheard, self.changed) = (false, true);
+        }
         match event {
             Event::Inbound(inbound) if !self.closing => {
                 self.sign_of_life(now);
@@ -247,7 +266,7 @@ impl Session {
                 self.sign_of_life(now);
                 self.rejected(rejected, actions);
             }
-            Event::Heard => self.sign_of_life(now),
+            Event::Heard | Event::Pong => self.sign_of_life(now),
             Event::Tick if !self.closing => self.heartbeat(now, actions),
             Event::Lost => self.lost(now, actions),
             Event::Notice(notice) if !self.closing => self.send(0, Answer::Draining(notice), actions),
@@ -289,6 +308,7 @@ impl Session {
             | Event::Rejected(_)
             | Event::Admitted(_)
             | Event::Heard
+            | Event::Pong
             | Event::Tick
             | Event::Lost
             | Event::Notice(_)

@@ -79,6 +79,11 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the channel is wanted, and no ending of it is under way.
+    pub(crate) fn keeps(&self, channel: &ChannelName) -> bool {
+        self.0.get(channel).is_some_and(|hearing| hearing.wanted && hearing.endings == 0)
+    }
+
     /// The channels that are listened to now.
     pub(crate) fn heard(&self) -> impl Iterator<Item = &ChannelName> {
         self.0.iter().filter(|(_, hearing)| hearing.heard).map(|(channel, _)| channel)

@@ -157,16 +157,17 @@ async fn groups_and_tags_that_a_service_gave_move_along() {
         assert_eq!((status, &report["report"]["delivered"]), (200, &json!(1)), "{report}");
         assert_eq!(a.texts(1).await, ["hi"]);
     }
-    // Also when the node dies that has them.
+    // Also when the node dies that has them, as soon as they are given.
     let (a, connected) = Ws::resume(&one, &a.cut()).await;
     assert_eq!(connected["node"], "one", "{connected}");
-    // What is known of a session is written within a second or so.
-    until(&one, "trestle_cluster_records_dirty", |dirty| dirty == 0.0).await;
+    let update = json!({"target": {"session": a.stay().session}, "joinGroups": ["late"], "setTags": {"plan": "max"}});
+    let (status, answer) = post(&two, "/v1/sessions/update", &update).await;
+    assert_eq!((status, &answer["sessions"]), (200, &json!(1)), "{answer}");
     one.kill().await.expect("killed");
     let (mut a, connected) = Ws::resume(&two, &a.stay()).await;
     assert_eq!(connected["resumed"], true, "{connected}");
     a.so_far().await;
-    for target in [json!({"group": "staff"}), json!({"tags": "plan=pro"})] {
+    for target in [json!({"group": "staff"}), json!({"group": "late"}), json!({"tags": "plan=max"})] {
         let body = json!({"target": target, "message": comment("hi")});
         let (status, report) = push(&two, &body).await;
         assert_eq!((status, &report["report"]["delivered"]), (200, &json!(1)), "{report}");

@@ -20,6 +20,8 @@ on_both! {
     a_token_of_one_node_is_read_on_another
     of_many_claims_of_one_token_one_is_given
     a_session_goes_from_node_to_node_and_each_token_serves_once
+    a_token_serves_again_while_its_client_was_not_heard
+    what_is_noted_now_is_there_when_that_is_told
     what_is_noted_is_written_within_a_second_or_two
     what_another_node_has_claimed_is_not_overwritten
     without_a_record_only_a_young_first_token_is_believed
@@ -48,7 +50,7 @@ async fn both(two: &Two) -> [Arc<Registry>; 2] {
     [registry(&two.a, "a").await, registry(&two.b, "b").await]
 }
 
-fn ticket(session: &SessionId, epoch: u64) -> Ticket {
+pub(crate) fn ticket(session: &SessionId, epoch: u64) -> Ticket {
     let now = SystemTime::now();
     Ticket {
         session: session.clone(),
@@ -63,7 +65,7 @@ fn ticket(session: &SessionId, epoch: u64) -> Ticket {
     }
 }
 
-fn noted(session: &SessionId, epoch: u64, state: v1::SessionState) -> v1::SessionRecord {
+pub(crate) fn noted(session: &SessionId, epoch: u64, state: v1::SessionState) -> v1::SessionRecord {
     v1::SessionRecord {
         session_id: session.as_str().into(),
         epoch,
@@ -74,7 +76,7 @@ fn noted(session: &SessionId, epoch: u64, state: v1::SessionState) -> v1::Sessio
     }
 }
 
-async fn stored(fabric: &Fabric, session: &SessionId) -> Option<v1::SessionRecord> {
+pub(crate) async fn stored(fabric: &Fabric, session: &SessionId) -> Option<v1::SessionRecord> {
     let entry = fabric.kv.get(&format!("session.{session}")).await.expect("reads")?;
     Some(v1::SessionRecord::decode(entry.value).expect("a record"))
 }
@@ -110,7 +112,7 @@ async fn of_many_claims_of_one_token_one_is_given(two: Two) {
         while let Some(claim) = soon(claims.join_next()).await {
             match claim.expect("no panic") {
                 Ok(claimed) => given.push(claimed),
-                Err(ClaimRefused::Spent) => {}
+                Err(ClaimRefused::Spent | ClaimRefused::Unheard { .. }) => {}
                 Err(error) => panic!("round {round}: {error:?}"),
             }
         }
@@ -139,10 +141,59 @@ async fn a_session_goes_from_node_to_node_and_each_token_serves_once(two: Two) {
         assert_eq!(given, [epoch + 1]);
         for registry in [&a, &b] {
             registry.flush().await;
+        }
+        for registry in [&a, &b] {
             assert!(matches!(registry.claim(&ticket, "late").await, Err(ClaimRefused::Spent)));
         }
     }
     assert_eq!(stored(&two.a, &id).await.expect("is there").epoch, FIRST_EPOCH + 20);
+}
+
+async fn a_token_serves_again_while_its_client_was_not_heard(two: Two) {
+    let [a, b] = both(&two).await;
+    let id = session("a", 1);
+    a.note(noted(&id, FIRST_EPOCH, v1::SessionState::Active));
+    a.flush().await;
+    let first = ticket(&id, FIRST_EPOCH);
+    b.claim(&first, "one").await.expect("given");
+    // Also several times: `connected` may be lost again.
+    for (registry, node, epoch) in [(&a, "b", 2), (&b, "a", 3)] {
+        // Who was asked of the one before has to be asked again.
+        for asked in 0..epoch {
+            let Err(ClaimRefused::Unheard { node: at, epoch: now }) = registry.claim_again(&first, "two", asked).await
+            else {
+                panic!("not unheard of");
+            };
+            assert_eq!((at.as_str(), now), (node, epoch));
+        }
+        assert_eq!(registry.claim_again(&first, "two", epoch).await.expect("given").epoch, epoch + 1);
+    }
+    assert!(matches!(a.claim_again(&ticket(&id, 0), "x", 4).await, Err(ClaimRefused::Spent)), "nor do older ones");
+    // The client speaks on the last of them.
+    let heard = v1::SessionRecord { heard: 4, ..noted(&id, 4, v1::SessionState::Active) };
+    assert!(soon(b.note_now(heard)).await.expect("written"));
+    for registry in [&a, &b] {
+        assert!(matches!(registry.claim_again(&first, "late", 4).await, Err(ClaimRefused::Spent)));
+    }
+    assert_eq!(a.claim(&ticket(&id, 4), "next").await.expect("given").epoch, 5);
+}
+
+async fn what_is_noted_now_is_there_when_that_is_told(two: Two) {
+    let [a, b] = both(&two).await;
+    let id = session("a", 1);
+    for group in ["one", "two"] {
+        let record =
+            v1::SessionRecord { groups: vec![group.into()], ..noted(&id, FIRST_EPOCH, v1::SessionState::Active) };
+        assert!(soon(a.note_now(record)).await.expect("written"));
+        assert_eq!(stored(&two.b, &id).await.expect("is there").groups, [group]);
+    }
+    let claimed = b.claim(&ticket(&id, FIRST_EPOCH), "client").await.expect("given");
+    assert_eq!(claimed.previous.expect("a record").groups, ["two"]);
+    let late = a.note_now(noted(&id, FIRST_EPOCH, v1::SessionState::Active));
+    assert!(!soon(late).await.expect("known"), "it has gone elsewhere");
+    drop(soon(a.end(&id)).await);
+    let ended = a.note_now(noted(&id, FIRST_EPOCH, v1::SessionState::Active));
+    assert!(!soon(ended).await.expect("known"));
 }
 
 async fn what_is_noted_is_written_within_a_second_or_two(two: Two) {

@@ -290,7 +290,7 @@ fn step(life: &mut Life, kind: u8, which: u8) {
             let reason = if which == 0 { Reason::ProtocolError } else { Reason::MalformedFrame };
             life.on(Event::Rejected(Rejected { id, refusal: Refusal::new(reason, "no") }));
         }
-        11 => life.on(Event::Heard),
+        11 => life.on(if which == 0 { Event::Heard } else { Event::Pong }),
         12 | 13 => life.on(Event::Lost),
         14..=16 => life.reattach(which),
         17 | 18 => life.update(which),

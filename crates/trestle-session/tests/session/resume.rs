@@ -162,6 +162,57 @@ fn answers_come_also_while_there_is_no_socket_and_only_once() {
 }
 
 #[test]
+fn a_client_that_has_come_back_is_asked_for_a_word_and_unheard_until_it_gives_one() {
+    let fault = || Event::Rejected(Rejected { id: 0, refusal: Refusal::new(Reason::MalformedFrame, "no") });
+    let ping = || Event::Inbound(trestle_codec::Inbound { id: 0, frame: Frame::Ping });
+    for word in [fault, ping, || Event::Pong] {
+        let mut talk = Talk::admitted(SessionConfig::default());
+        assert!(!talk.session.is_unheard(), "it has no earlier token");
+        talk.on(Event::Lost);
+        let told = talk.on(Event::Reattached(Box::new(reattached(9, 0))));
+        assert!(told.iter().any(|action| matches!(action, Action::Ping)), "{told:?}");
+        talk.on(Event::Heard);
+        assert!(talk.session.is_unheard(), "a ping of its own may be older than what it was sent");
+        assert!(matches!(talk.on(word()).last(), Some(Action::Changed)), "the registry learns of it");
+        assert!(!talk.session.is_unheard());
+        assert!(!matches!(talk.on(Event::Pong).last(), Some(Action::Changed)), "once");
+    }
+}
+
+#[test]
+fn an_answer_that_was_told_as_lost_is_not_told_again() {
+    let mut talk = lost();
+    let again = || Reattached { lost: vec![5], ..reattached(9, 0) };
+    assert_eq!(errors(&talk.on(Event::Reattached(Box::new(again())))), [(5, "answer_lost".into())]);
+    assert!(talk.session.saw(5) && !talk.session.is_open(5), "who asks for it again gets it from what was written");
+}
+
+#[test]
+fn frames_that_were_answered_elsewhere_are_not_open_here() {
+    let mut talk = Talk::new();
+    talk.frame(5, connect());
+    let from_elsewhere = Resumed { outstanding: vec![7], answered: vec![8], ..resumed() };
+    talk.on(Event::Admitted(Ok(Admitted::Resumed(Box::new(from_elsewhere)))));
+    assert_eq!(talk.session.open_frames(), [7]);
+    assert!(talk.session.saw(8), "a resume that names it gets it from what was written");
+}
+
+#[test]
+fn a_channel_that_is_about_to_end_is_not_kept() {
+    let (mut talk, room) = (Talk::admitted(SessionConfig::default()), channel("room:1"));
+    let joined = |id| Event::Subscribed { id, channel: channel("room:1"), result: Ok(()) };
+    talk.frame(2, subscribe(room.clone()));
+    talk.on(joined(2));
+    assert!(talk.session.keeps(&room));
+    talk.frame(3, Frame::Unsubscribe { channel: room.clone() });
+    talk.frame(4, subscribe(room.clone()));
+    assert!(!talk.session.keeps(&room), "it is another seat that it will have");
+    talk.on(Event::Unsubscribed { id: 3, channel: room.clone() });
+    talk.on(joined(4));
+    assert!(talk.session.keeps(&room));
+}
+
+#[test]
 fn a_request_keeps_its_place_while_there_is_no_socket() {
     let mut talk = Talk::admitted(SessionConfig { outstanding_max: 1, ..SessionConfig::default() });
     talk.frame(2, request());
@@ -211,7 +262,7 @@ fn a_channel_that_cannot_be_joined_again_is_told() {
     let refusal = Refusal::new(Reason::BusAway, "away");
     let told = talk.on(Event::Subscribed { id: 0, channel: room.clone(), result: Err(refusal) });
     assert_eq!(error(&told), (0, "bus_away".into()));
-    assert!(matches!(talk.frame(6, subscribe(room))[..], [Action::Subscribe { .. }]), "it can be tried again");
+    assert!(matches!(talk.frame(6, subscribe(room))[..], [Action::Subscribe { .. }, ..]), "it can be tried again");
 }
 
 #[test]

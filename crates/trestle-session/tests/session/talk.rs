@@ -131,6 +131,7 @@ pub(crate) fn resumed() -> Resumed {
         refused: Vec::new(),
         lost: Vec::new(),
         outstanding: Vec::new(),
+        answered: Vec::new(),
     }
 }
 

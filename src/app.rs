@@ -140,7 +140,7 @@ impl Ground<'_> {
         let mut edge = None;
         if config.roles.contains(&Role::Edge) {
             let rules = Rules::parse(&config.session).map_err(|faults| anyhow!(faults.join("; ")))?;
-            let registry = cluster.registry(metrics.registry()).await?;
+            let registry = cluster.registry(&nodes, metrics.registry()).await?;
             let spills = Disk::start(config.spill.clone(), metrics.registry())
                 .context("the threads of the spill cannot start")?;
             let watchers = Watchers::default();

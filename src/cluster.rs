@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry as Metrics;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use trestle_bus::{Fabric, Heard};
-use trestle_cluster::{Nodes, NodesParts, Presence, PresenceParts, Registry, RegistryParts};
+use trestle_cluster::{LeftParts, Nodes, NodesParts, Presence, PresenceParts, Registry, RegistryParts, look_after};
 use trestle_hub::Hub;
 use trestle_wire::{
     ChannelName, NodeId, Subjects,
@@ -83,17 +83,30 @@ impl Cluster<'_> {
         Ok(nodes.await?)
     }
 
-    /// Opens the registry of sessions.
-    pub(crate) async fn registry(&self, metrics: &mut Metrics) -> anyhow::Result<Arc<Registry>> {
+    /// Opens the registry of sessions, and looks after those of nodes that are gone.
+    pub(crate) async fn registry(&self, nodes: &Arc<Nodes>, metrics: &mut Metrics) -> anyhow::Result<Arc<Registry>> {
         let registry = Registry::open(RegistryParts {
             node: self.node.clone(),
             fabric: self.fabric.clone(),
+            subjects: self.subjects.clone(),
             config: self.config.cluster.clone(),
             resume_window: self.config.session.resume_window,
             inbox_ttl: self.config.inbox.ttl,
-            registry: metrics,
+            registry: &mut *metrics,
         });
-        Ok(registry.await?)
+        let registry = registry.await?;
+        let left = look_after(LeftParts {
+            nodes: Arc::clone(nodes),
+            registry: Arc::clone(&registry),
+            fabric: self.fabric.clone(),
+            subjects: self.subjects.clone(),
+            resume_window: self.config.session.resume_window,
+            record_ttl: self.config.cluster.record_ttl,
+            node_timeout: self.config.cluster.node_timeout,
+            metrics,
+        });
+        left.await.context("the bus cannot be listened to")?;
+        Ok(registry)
     }
 
     /// Begins to know who is on which channel; what happens there goes to `watchers`.

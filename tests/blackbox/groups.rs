@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use trestle_testkit::Gateway;
 
 use crate::{
-    support::{Ws, comment, post, push},
+    support::{Stay, Ws, comment, post, push, until},
     two::Two,
 };
 
@@ -125,4 +125,43 @@ async fn who_is_kicked_is_told_why_and_does_not_come_back() {
         }
     }
     assert_eq!(bob.so_far().await, [json!(null); 0]);
+}
+
+/// Ann, bob and cid at a node that is gone, as the other one knows; their stays, and what is left.
+async fn left_alone(stop: impl AsyncFnOnce(&mut Gateway)) -> (Two, [Stay; 2]) {
+    let config = format!("{COUNTED}[cluster]\nnode_timeout = \"1s\"\nheartbeat_interval = \"300ms\"\n");
+    let mut nodes = Two::with(&config).await;
+    let [ann, bob, cid] = three(&nodes).await;
+    let body = json!({"target": {"user": "ann"}, "joinGroups": ["vips"]});
+    assert_eq!(update(&nodes.two, body).await, 1);
+    cid.close().await;
+    until(&nodes.one, "trestle_cluster_records_dirty", |dirty| dirty == 0.0).await;
+    stop(&mut nodes.one).await;
+    until(&nodes.two, "trestle_cluster_left_sessions", |left| left == 2.0).await;
+    (nodes, [ann.cut(), bob.cut()])
+}
+
+/// What is wanted of those who were left alone reaches them.
+async fn are_reached(nodes: &Two, [ann, bob]: [Stay; 2]) {
+    let body = json!({"target": {"group": "vips"}, "joinGroups": ["late"], "leaveGroups": ["vips"]});
+    assert_eq!(update(&nodes.two, body).await, 1);
+    let (status, answer) = post(&nodes.two, "/v1/kick", &json!({"target": {"user": "bob"}, "reason": "spam"})).await;
+    assert_eq!((status, &answer["sessions"]), (200, &json!(1)), "{answer}");
+    assert_eq!(Ws::resume(&nodes.two, &bob).await.1["resumed"], false);
+    let (_ann, connected) = Ws::resume(&nodes.two, &ann).await;
+    assert_eq!(connected["resumed"], true, "{connected}");
+    assert_eq!(reached(&nodes.two, json!({"group": "late"}), "late").await, 1);
+    assert_eq!(reached(&nodes.two, json!({"group": "vips"}), "vips").await, 0);
+}
+
+#[tokio::test]
+async fn sessions_whose_gateway_was_killed_are_changed_and_kicked() {
+    let (nodes, stays) = left_alone(async |gateway| _ = gateway.kill().await.expect("killed")).await;
+    are_reached(&nodes, stays).await;
+}
+
+#[tokio::test]
+async fn sessions_whose_gateway_has_stopped_are_changed_and_kicked() {
+    let (nodes, stays) = left_alone(async |gateway| _ = gateway.terminate().await.expect("it ends")).await;
+    are_reached(&nodes, stays).await;
 }

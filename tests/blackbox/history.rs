@@ -1,10 +1,10 @@
 //! What was said on a channel before, and what waits in an inbox.
 
 use serde_json::{Value, json};
-use trestle_testkit::Gateway;
+use trestle_testkit::{Gateway, NatsServer};
 
 use crate::{
-    support::{Ws, comment, number, push, quiet},
+    support::{EXAMPLES, Ws, comment, gateway, number, push, quiet},
     two::{Two, configured},
 };
 
@@ -42,6 +42,36 @@ async fn a_history_is_read_in_pages_both_ways() {
     assert_eq!(page(&mut ws, json!({"after": "10"})).await, (vec![], false));
     let answer = ws.ask(json!({"id": 4, "history": {"channel": "live:1"}})).await;
     assert_eq!(answer["error"]["field"], "history.channel", "a channel without a history: {answer}");
+}
+
+#[tokio::test]
+async fn a_history_whose_server_lost_its_data_is_gone_on_with_after_a_gap() {
+    let mut nats = NatsServer::start().await.expect("nats-server starts");
+    let gateway = gateway(&["--bus", &nats.url(), "--schemas", EXAMPLES]).await;
+    let mut ws = Ws::on(&gateway, "room:1").await;
+    for number in 1..=5 {
+        ws.publish("room:1", &number.to_string()).await;
+    }
+    ws.texts(5).await;
+    nats.kill().await.expect("is killed");
+    tokio::fs::remove_dir_all(nats.folder().join("data")).await.expect("its data is gone");
+    nats.restart().await.expect("starts again");
+    let gap = loop {
+        let frame = ws.next().await;
+        if frame["gap"]["channel"] == "room:1" {
+            break frame["gap"].clone();
+        }
+    };
+    assert_eq!((number(&gap["from"]), number(&gap["to"]), &gap["reason"]), (6, 0, &json!("FAILOVER")), "{gap}");
+    let mut behind = Ws::connect(&gateway).await;
+    let subscribed = behind.subscribe(json!({"channel": "room:1", "offset": "5"})).await;
+    assert_eq!((&subscribed["recovered"], number(&subscribed["offset"])), (&json!(false), 0), "{subscribed}");
+    assert_eq!(behind.next().await["gap"]["reason"], "FAILOVER");
+    ws.publish("room:1", "anew").await;
+    for ws in [&mut ws, &mut behind] {
+        let delivery = ws.delivery().await;
+        assert_eq!((number(&delivery["offset"]), number(&delivery["prevOffset"])), (1, 0), "{delivery}");
+    }
 }
 
 #[tokio::test]

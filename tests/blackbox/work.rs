@@ -8,6 +8,7 @@ use trestle_wire::v1::{self, service_frame::Frame as Say};
 use crate::{
     service::{Instance, envelope},
     support::{EXAMPLES, Ws, gateway, quiet},
+    two::Two,
 };
 
 fn user(id: u32, name: &str) -> Value {
@@ -146,6 +147,26 @@ async fn one_id_of_two_types_is_two_messages() {
     assert_eq!(ws.answer(&json!(3)).await["accepted"]["level"], "HANDLED");
     // The same again: it is stored, and nobody will say a second time that it is handled.
     assert_eq!(ws.ask(json!({"id": 4, "message": paid})).await["accepted"]["level"], "DURABLE");
+}
+
+#[tokio::test]
+async fn a_repeat_after_the_gateways_death_is_told_at_once_that_it_is_stored() {
+    let mut nodes = Two::start().await;
+    let mut billing = Instance::attach(&nodes.two, "billing", &[], 8).await;
+    let ann = json!({"sub": "ann"});
+    let mut ws = Ws::of(&nodes.one, &ann).await;
+    let paid =
+        json!({"id": "o1", "messageType": "ORDER_PAID", "version": "1.0", "payload": {"orderId": "o1", "cents": "5"}});
+    ws.send(json!({"id": 2, "message": paid.clone()})).await;
+    let delivery = billing.delivery().await;
+    nodes.one.kill().await.expect("killed");
+    let mut ws = Ws::of(&nodes.two, &ann).await;
+    let began = std::time::Instant::now();
+    // Whoever acks it tells the node that is gone; nobody here would hear of it before `handled_timeout`, 30 s.
+    assert_eq!(ws.ask(json!({"id": 3, "message": paid})).await["accepted"]["level"], "DURABLE");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    billing.ack(delivery.delivery_id).await;
+    assert!(billing.soon(Duration::from_millis(200)).await.is_none(), "and it is one message");
 }
 
 #[tokio::test]

@@ -222,6 +222,7 @@ impl Node {
         let registry = Registry::open(RegistryParts {
             node: id.clone(),
             fabric: fabric.clone(),
+            subjects: subjects.clone(),
             config: config.clone(),
             resume_window: session.resume_window,
             inbox_ttl: InboxConfig::default().ttl,

@@ -1,9 +1,11 @@
 //! What services and operators do with sessions: groups, tags, kicks. In: a request. Out: a [`v1::Control`] to the nodes
-//! that hold the sessions, and how many sessions have done it.
+//! that hold the sessions, and to those that look after the sessions of nodes that are gone; and how many have done it.
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use prost::Message as _;
+use trestle_cluster::left_control;
 use trestle_wire::{
     GroupName, Reason, Refusal,
     selector::{TAGS_MAX, check_tag},
@@ -54,12 +56,20 @@ impl Shared {
     }
 
     async fn control(&self, target: &Target, named: Option<v1::Target>, action: Action) -> Result<u32, Refusal> {
-        let subject = match target {
+        let body = Bytes::from(v1::Control { target: named, action: Some(action) }.encode_to_vec());
+        let (left, wait) = (left_control(&self.subjects), self.config.ask_wait);
+        let holders = match target {
             Target::Session(session) => self.subjects.session_control(session),
             _ => self.subjects.control(),
         };
-        let body = v1::Control { target: named, action: Some(action) }.encode_to_vec().into();
-        Ok(self.counts(target, &subject, body, self.config.ask_wait).await?.delivered)
+        let held = self.counts(target, &holders, body.clone(), wait);
+        if let Target::Session(_) = target {
+            let held = held.await?.delivered;
+            // Whoever looks after it answers, and so do the others.
+            return Ok(if held > 0 { held } else { self.counts_of_all(&left, body, wait).await?.delivered });
+        }
+        let (held, left) = tokio::try_join!(held, self.counts_of_all(&left, body, wait))?;
+        Ok(held.delivered.saturating_add(left.delivered))
     }
 }
 

@@ -51,6 +51,29 @@ impl Shared {
     ) -> Result<v1::PushCount, BusError> {
         // A session is on one node; anybody else may be on any. Nodes without a session of the target need not answer.
         let most = if matches!(target, Target::Session(_)) { 1 } else { self.edges_max() };
+        self.counts_of(subject, body, most, quiet).await
+    }
+
+    /// The same of all nodes that may hold sessions.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub(crate) async fn counts_of_all(
+        &self,
+        subject: &Subject,
+        body: Bytes,
+        quiet: Duration,
+    ) -> Result<v1::PushCount, BusError> {
+        self.counts_of(subject, body, self.edges_max(), quiet).await
+    }
+
+    async fn counts_of(
+        &self,
+        subject: &Subject,
+        body: Bytes,
+        most: usize,
+        quiet: Duration,
+    ) -> Result<v1::PushCount, BusError> {
         let mut total = v1::PushCount::default();
         for answer in self.fabric.bus.gather(subject, body, most, quiet).await? {
             let count: v1::PushCount = match prost::Message::decode(answer) {

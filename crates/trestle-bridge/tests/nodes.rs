@@ -7,6 +7,7 @@ use std::sync::Arc;
 use support::{House, reason, soon};
 use tokio::{sync::mpsc, task::JoinHandle};
 use trestle_bus::Heard;
+use trestle_cluster::left_control;
 use trestle_wire::{
     ChannelName, NodeId, SessionId, Subject,
     v1::{
@@ -75,6 +76,23 @@ async fn an_update_goes_to_the_nodes_and_says_how_many_sessions_have_it() {
     assert_eq!(reason(&status), "invalid_name");
     assert!(asked.try_recv().is_err(), "what is refused goes nowhere");
     assert!(house.metrics().contains(r#"controls_total{action="update",target="user",outcome="ok"} 1"#));
+}
+
+#[tokio::test]
+async fn sessions_whose_node_is_gone_are_changed_by_those_who_look_after_them() {
+    let house = House::start().await;
+    let (mut asked, _heir) = answering(&house, &left_control(&house.subjects), |_: &v1::Control| counted(2)).await;
+    let (_held, _node) = answering(&house, &house.subjects.control(), |_: &v1::Control| counted(3)).await;
+    let mut admin = AdminClient::new(house.connect().await);
+    let of = |target| v1::KickRequest { target: whose(target), reason: String::new() };
+    let ann = of(Target::User("ann".into()));
+    assert_eq!(admin.kick(ann.clone()).await.expect("kicked").into_inner().sessions, 5, "here and there");
+    assert_eq!(asked.recv().await.expect("asked").action, Some(Action::Kick(ann)));
+    // One session is asked for there if no node holds it.
+    assert_eq!(admin.kick(of(Target::Session(session(8).to_string()))).await.expect("kicked").into_inner().sessions, 2);
+    let (_own, _holder) =
+        answering(&house, &house.subjects.session_control(&session(7)), |_: &v1::Control| counted(1)).await;
+    assert_eq!(admin.kick(of(Target::Session(session(7).to_string()))).await.expect("kicked").into_inner().sessions, 1);
 }
 
 #[tokio::test]

@@ -93,6 +93,32 @@ impl RecordMetrics {
     }
 }
 
+/// Metrics of sessions whose node is gone.
+pub(crate) struct LeftMetrics {
+    /// Those that this node looks after.
+    pub(crate) sessions: Gauge,
+    /// Those that it has ended, as nobody has come back to them.
+    pub(crate) ended: Counter,
+}
+
+impl LeftMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { sessions: Gauge::default(), ended: Counter::default() };
+        let cluster = registry.sub_registry_with_prefix(PREFIX);
+        cluster.register(
+            "left_sessions",
+            "Sessions whose node is gone and that this node looks after until somebody comes back to them",
+            metrics.sessions.clone(),
+        );
+        cluster.register(
+            "left_ended",
+            "Sessions whose node is gone that this node has ended, as nobody came back to them in time",
+            metrics.ended.clone(),
+        );
+        metrics
+    }
+}
+
 /// Metrics of [`Presence`](crate::Presence).
 pub(crate) struct PresenceMetrics {
     /// Channels with presence that somebody on this node listens to.

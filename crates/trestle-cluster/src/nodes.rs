@@ -234,7 +234,7 @@ impl Nodes {
 }
 
 /// Where a node of this name answers that it lives.
-fn here(subjects: &Subjects, node: &NodeId) -> Subject {
+pub(crate) fn here(subjects: &Subjects, node: &NodeId) -> Subject {
     Subject::from_trusted(format!("{}.node.{node}.here", subjects.prefix()))
 }
 

@@ -17,10 +17,11 @@ use tokio::{
     time::Instant,
 };
 use trestle_bus::{BusError, Fabric};
-use trestle_wire::{NodeId, SessionId, UserId, v1};
+use trestle_wire::{NodeId, SessionId, Subjects, UserId, v1};
 
 use crate::{
     config::ClusterConfig,
+    inbox::Inboxes,
     metrics::{Outcome, RecordMetrics},
     records::{Lifetimes, Records},
     stamp::Stamp,
@@ -41,6 +42,8 @@ pub struct RegistryParts<'a> {
     pub node: NodeId,
     /// The bus.
     pub fabric: Fabric,
+    /// The subjects of the bus.
+    pub subjects: Subjects,
     /// What is kept for how long, and the secret.
     pub config: ClusterConfig,
     /// How long a session waits for its client (`session.resume_window`).
@@ -125,7 +128,7 @@ pub(crate) struct Inner {
     signer: Signer,
     record_ttl: Duration,
     resume_window: Duration,
-    inbox_ttl: Duration,
+    inboxes: Inboxes,
     records: Mutex<Records>,
     /// Wakes the background.
     pub(crate) wake: Notify,
@@ -148,6 +151,7 @@ impl Registry {
             None => Signer::new(&store::shared_key(&*parts.fabric.kv).await?),
         };
         let lifetimes = Lifetimes { active: parts.config.record_ttl, pending: parts.resume_window + PENDING_SLACK };
+        let inboxes = Inboxes { fabric: parts.fabric.clone(), subjects: parts.subjects, ttl: parts.inbox_ttl * 2 };
         let inner = Arc::new(Inner {
             records: Mutex::new(Records::new(parts.node.clone(), lifetimes)),
             node: parts.node,
@@ -155,7 +159,7 @@ impl Registry {
             signer,
             record_ttl: parts.config.record_ttl,
             resume_window: parts.resume_window,
-            inbox_ttl: parts.inbox_ttl,
+            inboxes,
             wake: Notify::new(),
             dirty: watch::Sender::new(0),
             lost: broadcast::Sender::new(LOST_MAX),
@@ -257,6 +261,11 @@ impl Registry {
         self.inner.records.lock().epoch(session) == Some(epoch)
     }
 
+    /// Whether a record of the session is kept up by this node, or its end is to be written.
+    pub(crate) fn has(&self, session: &SessionId) -> bool {
+        self.inner.records.lock().has(session)
+    }
+
     /// Sessions that were noted here and turn out to be another node's, or over: what is left of them here ends without
     /// a word to the cluster. Found when a record is written; after a break of the bus all are.
     #[must_use]
@@ -290,20 +299,21 @@ impl Registry {
         store::unpark(&*self.inner.fabric.kv, session).await
     }
 
-    /// Up to which offset of the inbox `user` is done; 0 if nothing was acked.
+    /// Up to which offset of the inbox `user` is done; 0 if nothing was acked, or that log was lost.
     ///
     /// # Errors
     /// [`BusError`] if it cannot be read.
     pub async fn inbox_acked(&self, user: &UserId) -> Result<u64, BusError> {
-        store::inbox_acked(&*self.inner.fabric.kv, user).await
+        self.inner.inboxes.acked(user).await
     }
 
-    /// `user` is done up to `offset` of the inbox; gives up to where by all devices. It never goes back.
+    /// `user` is done up to `offset` of the inbox, at most up to where its log has come; gives up to where by all devices. It
+    /// never goes back, unless the log was lost.
     ///
     /// # Errors
     /// [`BusError`] if it cannot be written.
     pub async fn ack_inbox(&self, user: &UserId, offset: u64) -> Result<u64, BusError> {
-        store::ack_inbox(&*self.inner.fabric.kv, user, offset, self.inner.inbox_ttl * 2).await
+        self.inner.inboxes.ack(user, offset).await
     }
 }
 

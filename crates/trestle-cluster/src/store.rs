@@ -1,12 +1,11 @@
-//! What lies in the Kv beside heartbeats: claims of records, parked sessions, inbox acks, the key of resume tokens.
+//! What lies in the Kv beside heartbeats: claims of records, parked sessions, the key of resume tokens.
 
 use std::time::{Duration, SystemTime};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use bytes::Bytes;
 use prost::Message as _;
 use trestle_bus::{BusError, Entry, Kv};
-use trestle_wire::{NodeId, SessionId, UserId, v1};
+use trestle_wire::{NodeId, SessionId, v1};
 
 use crate::{
     records::FIRST_EPOCH,
@@ -20,7 +19,7 @@ pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How often a compare-and-set is tried: the losers of a race try again, and each round has a winner. More than one other
 /// writer at a time is rare.
-const TRIES_MAX: usize = 64;
+pub(crate) const TRIES_MAX: usize = 64;
 
 /// Where the key of resume tokens is.
 const KEY: &str = "key.resume";
@@ -29,16 +28,12 @@ pub(crate) fn session_key(session: &SessionId) -> String {
     format!("session.{session}")
 }
 
-fn parked_key(session: &SessionId) -> String {
+pub(crate) fn parked_key(session: &SessionId) -> String {
     format!("parked.{session}")
 }
 
-fn inbox_key(user: &UserId) -> String {
-    format!("inbox.{}", BASE64.encode(user.as_str()))
-}
-
 /// Too many others at one key, which is as good as no answer.
-fn contended(key: &str) -> BusError {
+pub(crate) fn contended(key: &str) -> BusError {
     BusError::Refused(format!("{key} changed {TRIES_MAX} times while it was to be set; try again"))
 }
 
@@ -168,33 +163,6 @@ fn shorten(handover: &v1::Handover, most: usize) -> v1::Handover {
     left.first += dropped as u64;
     tracing::warn!(session = left.session_id, dropped, "a parked session was larger than the bus takes");
     left
-}
-
-/// How far `user` has acked.
-pub(crate) async fn inbox_acked(kv: &dyn Kv, user: &UserId) -> Result<u64, BusError> {
-    Ok(kv.get(&inbox_key(user)).await?.map_or(0, |entry| offset(&entry.value)))
-}
-
-/// `user` has acked up to `offset`; gives how far that is now, by all devices.
-pub(crate) async fn ack_inbox(kv: &dyn Kv, user: &UserId, acked: u64, ttl: Duration) -> Result<u64, BusError> {
-    let key = inbox_key(user);
-    for _ in 0..TRIES_MAX {
-        let (before, revision) = match kv.get(&key).await? {
-            Some(entry) => (offset(&entry.value), entry.revision),
-            None => (0, 0),
-        };
-        if before >= acked {
-            return Ok(before);
-        }
-        if kv.compare_and_set(&key, revision, acked.to_string().into(), Some(ttl)).await?.is_some() {
-            return Ok(acked);
-        }
-    }
-    Err(contended(&key))
-}
-
-fn offset(value: &[u8]) -> u64 {
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The key of resume tokens that all nodes share; made by the first.

@@ -1,6 +1,7 @@
 //! Two nodes on one bus: the embedded one, and a real nats-server with a connection for each.
 
 mod faults;
+mod left;
 mod nodes;
 mod presence;
 mod registry;

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry as Metrics;
 use prost::Message as _;
 use tokio::task::JoinSet;
-use trestle_bus::{BusError, BusState, Fabric};
+use trestle_bus::{BusError, BusState, Fabric, logs};
 use trestle_cluster::{ClaimRefused, FIRST_EPOCH, GRACE, Registry, RegistryParts, Ticket, TokenRefused};
-use trestle_wire::{SessionId, Tags, UserId, v1};
+use trestle_wire::{ChannelName, SessionId, Subjects, Tags, UserId, v1};
 
 use crate::{Two, config, connect, embedded, node, on_both, session, soon, until};
 
@@ -30,6 +30,7 @@ on_both! {
     a_parked_session_is_taken_once
     a_parked_session_that_is_too_large_is_shortened
     the_highest_inbox_ack_wins
+    an_inbox_ack_goes_no_further_than_the_log_has_come
 }
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -38,6 +39,7 @@ pub(crate) async fn registry(fabric: &Fabric, name: &str) -> Arc<Registry> {
     let parts = RegistryParts {
         node: node(name),
         fabric: fabric.clone(),
+        subjects: Subjects::new("trestle"),
         config: config(),
         resume_window: WINDOW,
         inbox_ttl: Duration::from_secs(3600),
@@ -325,6 +327,7 @@ async fn a_parked_session_that_is_too_large_is_shortened(two: Two) {
 async fn the_highest_inbox_ack_wins(two: Two) {
     let [a, b] = both(&two).await;
     let user = UserId::parse("Anna Ö / .*>").expect("valid");
+    fill_inbox(&two.a, &user, 30).await;
     assert_eq!(a.inbox_acked(&user).await.expect("reads"), 0);
     let mut acks = JoinSet::new();
     for n in 1..=30_u64 {
@@ -335,6 +338,41 @@ async fn the_highest_inbox_ack_wins(two: Two) {
     assert_eq!(answers.last(), Some(&30));
     assert_eq!(b.inbox_acked(&user).await.expect("reads"), 30);
     assert_eq!(a.ack_inbox(&user, 29).await.expect("is read"), 30, "it never goes back");
+}
+
+/// Puts so many messages into the inbox of `user`; gives the offset of the last.
+async fn fill_inbox(fabric: &Fabric, user: &UserId, count: usize) -> u64 {
+    let subjects = Subjects::new("trestle");
+    fabric.log.ensure(&logs::inbox(&subjects, 100, Duration::from_secs(3600))).await.expect("makes the log");
+    let subject = subjects.log(&ChannelName::inbox(user));
+    let mut last = 0;
+    for _ in 0..count {
+        last = fabric.log.append(&subject, None, Bytes::from_static(b"x")).await.expect("appends").offset;
+    }
+    last
+}
+
+async fn an_inbox_ack_goes_no_further_than_the_log_has_come(two: Two) {
+    let [a, b] = both(&two).await;
+    let (anna, bob) = (UserId::parse("anna").expect("valid"), UserId::parse("bob").expect("valid"));
+    let anna_has = fill_inbox(&two.a, &anna, 3).await;
+    let reached = fill_inbox(&two.a, &bob, 2).await;
+    assert_eq!(a.ack_inbox(&anna, anna_has + 1000).await.expect("is written"), reached, "as far as the log has come");
+    assert_eq!(b.inbox_acked(&anna).await.expect("reads"), reached);
+    let later = fill_inbox(&two.a, &anna, 1).await;
+    assert!(later > b.inbox_acked(&anna).await.expect("reads"), "what comes later is not taken for done");
+    // Of a log that was lost.
+    let key = format!("inbox.{}", base64(&bob));
+    two.a.kv.put(&key, Bytes::from_static(b"1000000"), None).await.expect("puts");
+    assert_eq!(b.inbox_acked(&bob).await.expect("reads"), 0);
+    assert_eq!(b.ack_inbox(&bob, reached).await.expect("is written"), reached);
+    assert_eq!(a.inbox_acked(&bob).await.expect("reads"), reached);
+}
+
+/// As keys carry users.
+fn base64(user: &UserId) -> String {
+    use ::base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    URL_SAFE_NO_PAD.encode(user.as_str())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,6 +428,7 @@ async fn a_secret_from_a_file_is_checked_and_shared() {
             let parts = RegistryParts {
                 node: node("a"),
                 fabric,
+                subjects: Subjects::new("trestle"),
                 config,
                 resume_window: WINDOW,
                 inbox_ttl: WINDOW,

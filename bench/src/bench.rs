@@ -30,7 +30,7 @@ pub(crate) struct Bench {
 /// A server that takes part.
 #[derive(Clone)]
 pub(crate) struct Side {
-    peer: &'static dyn Peer,
+    pub(crate) peer: &'static dyn Peer,
     start: Start,
 }
 
@@ -104,6 +104,11 @@ impl Bench {
     /// Name and version of each.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
         self.sides.iter().map(|side| (side.peer.name().to_owned(), version(side.peer))).collect()
+    }
+
+    /// One of the peers, if it takes part.
+    pub(crate) fn side(&self, name: &str) -> Option<&Side> {
+        self.sides.iter().find(|side| side.peer.name() == name)
     }
 
     /// The gateway and the floor alone.

@@ -5,6 +5,7 @@ mod floor;
 mod gorilla;
 mod nats;
 mod socketio;
+mod sockudo;
 mod trestle;
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ pub(crate) const TRESTLE: &dyn Peer = &trestle::Trestle;
 /// The limit: the minimal program of [`crate::floor::hub`].
 pub(crate) const FLOOR: &dyn Peer = &floor::Floor;
 /// What others built, each got and started by `bench/peers/provide.sh NAME`.
-pub(crate) const OTHERS: [&dyn Peer; 4] =
-    [&gorilla::Gorilla, &nats::Nats, &centrifuge::Centrifuge, &socketio::SocketIo];
+pub(crate) const OTHERS: [&dyn Peer; 5] =
+    [&gorilla::Gorilla, &nats::Nats, &centrifuge::Centrifuge, &sockudo::Sockudo, &socketio::SocketIo];
 
 /// One WebSocket message of a client.
 #[derive(Clone, Debug)]
@@ -64,8 +65,12 @@ pub(crate) trait Peer: Sync {
     /// Path and subprotocol of its WebSocket.
     fn endpoint(&self) -> (&'static str, Option<&'static str>);
 
-    /// What opens a connection and subscribes it to `channels`, in as few turns as the protocol allows.
-    fn opening(&self, channels: &[usize]) -> Vec<Turn>;
+    /// Turn by turn, from 0, what opens a connection and subscribes it to `channels`, in as few as the protocol allows.
+    /// `answer` is the last one that came.
+    ///
+    /// # Errors
+    /// If the answer is not what it should be.
+    fn turn(&self, number: usize, channels: &[usize], answer: &[u8]) -> anyhow::Result<Option<Turn>>;
 
     /// Publishes `payload` on `channel`.
     fn publish(&self, channel: usize, payload: &[u8]) -> Message;
@@ -81,10 +86,20 @@ pub(crate) trait Peer: Sync {
         None
     }
 
+    /// Whether only who is subscribed may publish; the message then comes to all others.
+    fn is_for_members(&self) -> bool {
+        false
+    }
+
     /// Whether WebSocket frames carry a stream of lines, cut anywhere. Then whole lines are heard.
     fn is_stream(&self) -> bool {
         false
     }
+}
+
+/// A single turn: nothing depends on its answers.
+fn at_once(number: usize, say: Vec<Message>, answers: usize) -> anyhow::Result<Option<Turn>> {
+    Ok((number == 0).then_some(Turn { say, answers }))
 }
 
 /// The server's words as an error.

@@ -46,9 +46,10 @@ pub(crate) struct Cost {
 }
 
 impl<'a> Publisher<'a> {
-    /// Connects to the server.
-    pub(crate) async fn open(running: &'a Running) -> anyhow::Result<Self> {
-        let mut socket = Socket::open(running.peer, &running.address, &[]).await?;
+    /// Connects to the server, to publish on so many channels.
+    pub(crate) async fn open(running: &'a Running, channels: usize) -> anyhow::Result<Self> {
+        let channels: Vec<_> = if running.peer.is_for_members() { (0..channels).collect() } else { Vec::new() };
+        let mut socket = Socket::open(running.peer, &running.address, &channels).await?;
         let writer = socket.writer();
         let mut reader = JoinSet::new();
         reader.spawn(async move { while socket.read(&mut |_| {}).await.is_ok() {} });
@@ -98,7 +99,7 @@ mod tests {
         let running = Running::minimal().await;
         let mut crowd = Crowd::new();
         crowd.gather_all(&running, 32, |number| vec![number % 2]).await.expect("connects");
-        let publisher = Publisher::open(&running).await.expect("connects");
+        let publisher = Publisher::open(&running, 2).await.expect("connects");
         for (outstanding, messages) in [(1, 3), (4, 8)] {
             let load = Load { messages, outstanding, payload_bytes: 1024, channels: 2, subscribers: 16 };
             let before = crowd.delivered();

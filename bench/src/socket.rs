@@ -88,12 +88,20 @@ impl Socket {
     /// If the server refuses or closes.
     pub(crate) async fn open(peer: &'static dyn Peer, address: &str, channels: &[usize]) -> anyhow::Result<Self> {
         let mut socket = Self::upgrade(peer, address).await?;
-        for Turn { say, answers } in peer.opening(channels) {
+        let (mut number, mut answer) = (0, Vec::new());
+        while let Some(Turn { say, answers }) = peer.turn(number, channels, &answer)? {
             socket.writer.send(&say).await?;
             let mut heard = 0;
             while heard < answers {
-                socket.read(&mut |what| heard += usize::from(matches!(what, Heard::Answer(_)))).await?;
+                let each = &mut |what: Heard<'_>| {
+                    if let Heard::Answer(said) = what {
+                        heard += 1;
+                        answer = said.to_vec();
+                    }
+                };
+                socket.read(each).await?;
             }
+            number += 1;
         }
         Ok(socket)
     }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::{Heard, Message, Peer, Turn, refused};
+use super::{Heard, Message, Peer, Turn, at_once, refused};
 
 pub(super) struct Centrifuge;
 
@@ -33,12 +33,12 @@ impl Peer for Centrifuge {
         ("/connection/websocket", Some("centrifuge-protobuf"))
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
         let mut say = command(1, CONNECT, &[]);
         for (id, channel) in (2..).zip(channels) {
             say.extend(command(id, SUBSCRIBE, &field(CHANNEL, name(*channel).as_bytes())));
         }
-        vec![Turn { say: vec![Message::binary(say)], answers: 1 + channels.len() }]
+        at_once(number, vec![Message::binary(say)], 1 + channels.len())
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn commands_are_framed_as_the_protocol_says() {
         assert_eq!(command(1, CONNECT, &[]), [4, 8, 1, 0x22, 0]);
-        let Turn { say, answers } = Centrifuge.opening(&[0]).remove(0);
+        let Turn { say, answers } = Centrifuge.turn(0, &[0], b"").expect("asks nothing").expect("one turn");
         assert_eq!(answers, 2);
         assert_eq!(&say[0].bytes[..], [4, 8, 1, 0x22, 0, 8, 8, 2, 0x2a, 4, 0x0a, 2, b'c', b'0']);
     }

@@ -1,6 +1,6 @@
 //! The minimal hub: `s` and a channel subscribes, `p`, a channel and a payload publishes, and the payload alone comes.
 
-use super::{Heard, Message, Peer, Turn};
+use super::{Heard, Message, Peer, Turn, at_once};
 
 pub(super) struct Floor;
 
@@ -20,9 +20,9 @@ impl Peer for Floor {
         ("/", None)
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
         let say = channels.iter().map(|channel| said(b's', *channel, b"")).collect();
-        vec![Turn { say, answers: channels.len() }]
+        at_once(number, say, channels.len())
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {

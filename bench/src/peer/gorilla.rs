@@ -1,6 +1,6 @@
 //! Go, gin and gorilla/websocket: the classic hub of its chat example, with rooms.
 
-use super::{Heard, Message, Peer, Turn, refused};
+use super::{Heard, Message, Peer, Turn, at_once, refused};
 
 pub(super) struct Gorilla;
 
@@ -17,9 +17,9 @@ impl Peer for Gorilla {
         ("/ws", None)
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
         let say = channels.iter().map(|channel| Message::text(format!("s c{channel}"))).collect();
-        vec![Turn { say, answers: channels.len() }]
+        at_once(number, say, channels.len())
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {

@@ -1,6 +1,6 @@
 //! nats-server's own WebSocket listener: its stream of bytes in binary frames that do not follow its messages.
 
-use super::{Heard, Message, Peer, Turn, refused};
+use super::{Heard, Message, Peer, Turn, at_once, refused};
 
 pub(super) struct Nats;
 
@@ -23,10 +23,10 @@ impl Peer for Nats {
         ("/", None)
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
         let subscribe = (1..).zip(channels).map(|(id, channel): (usize, _)| format!("SUB c{channel} {id}\r\n"));
         let say = [CONNECT.to_owned()].into_iter().chain(subscribe).chain(["PING\r\n".to_owned()]).collect::<String>();
-        vec![Turn { say: vec![Message::binary(say)], answers: 1 }]
+        at_once(number, vec![Message::binary(say)], 1)
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {

@@ -17,13 +17,14 @@ impl Peer for SocketIo {
         ("/socket.io/?EIO=4&transport=websocket", None)
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
-        let subscribe = channels.iter().map(|channel| Message::text(format!(r#"420["s","c{channel}"]"#))).collect();
-        vec![
-            Turn { say: Vec::new(), answers: 1 },
-            Turn { say: vec![Message::text("40")], answers: 1 },
-            Turn { say: subscribe, answers: channels.len() },
-        ]
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
+        let subscribe = || channels.iter().map(|channel| Message::text(format!(r#"420["s","c{channel}"]"#))).collect();
+        Ok(match number {
+            0 => Some(Turn { say: Vec::new(), answers: 1 }),
+            1 => Some(Turn { say: vec![Message::text("40")], answers: 1 }),
+            2 => Some(Turn { say: subscribe(), answers: channels.len() }),
+            _ => None,
+        })
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {

@@ -7,7 +7,7 @@ use trestle_wire::v1::{
     ClientFrame, ClientFrames, Connect, Envelope, Publish, ServerFrame, Subscribe, client_frame::Frame, server_frame,
 };
 
-use super::{Heard, Message, Peer, Turn};
+use super::{Heard, Message, Peer, Turn, at_once};
 use crate::v1::Tick;
 
 pub(super) struct Trestle;
@@ -34,14 +34,14 @@ impl Peer for Trestle {
         ("/ws", Some("trestle.v1.proto"))
     }
 
-    fn opening(&self, channels: &[usize]) -> Vec<Turn> {
+    fn turn(&self, number: usize, channels: &[usize], _: &[u8]) -> anyhow::Result<Option<Turn>> {
         let subscribe =
             |channel: &usize| Frame::Subscribe(Subscribe { channel: name(*channel), ..Subscribe::default() });
         let frames = std::iter::once(Frame::Connect(Connect::default())).chain(channels.iter().map(subscribe));
         let frames: Vec<_> = (1..).zip(frames).map(|(id, frame)| ClientFrame { id, frame: Some(frame) }).collect();
         let message = |frames: &[ClientFrame]| ClientFrames { frames: frames.to_vec() }.encode_to_vec();
         let say = frames.chunks(FRAMES_MAX).map(|frames| Message::binary(message(frames))).collect();
-        vec![Turn { say, answers: frames.len() }]
+        at_once(number, say, frames.len())
     }
 
     fn publish(&self, channel: usize, payload: &[u8]) -> Message {

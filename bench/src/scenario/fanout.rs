@@ -25,7 +25,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
         for (subscribers, channels, payloads) in GATHERINGS {
             let mut crowd = Crowd::new();
             crowd.gather_all(running, subscribers, |number| vec![number % channels]).await?;
-            let publisher = Publisher::open(running).await?;
+            let publisher = Publisher::open(running, channels).await?;
             for (payload_bytes, outstanding) in payloads.iter().flat_map(|bytes| OUTSTANDING.map(|some| (*bytes, some)))
             {
                 let messages = (deliveries(outstanding) * channels / subscribers).next_multiple_of(outstanding);

@@ -72,7 +72,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     async fn new(running: &'a Running, load: Load) -> anyhow::Result<Self> {
-        let (publisher, mut crowd) = (Publisher::open(running).await?, Crowd::new());
+        let (publisher, mut crowd) = (Publisher::open(running, 1).await?, Crowd::new());
         crowd.gather_all(running, SUBSCRIBERS, |_| vec![0]).await?;
         Ok(Self { running, load, publisher, crowd, sessions: SUBSCRIBERS, first_us: None })
     }

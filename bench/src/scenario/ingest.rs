@@ -1,5 +1,7 @@
 //! Messages that a service pushes into a channel where nobody listens: what taking them costs, beside streams of the
-//! same messages with nothing behind them.
+//! same messages with nothing behind them, and one HTTP request for each where a peer is fed so.
+
+mod post;
 
 use std::time::Instant;
 
@@ -14,6 +16,8 @@ use trestle_wire::v1::{
     bridge_client::BridgeClient, gateway_frame, push_stream_response::Outcome as Pushed, service_frame::Frame, target,
 };
 
+use post::Post;
+
 use crate::{
     bench::Bench,
     crowd::PATIENCE,
@@ -27,31 +31,59 @@ use crate::{
 /// Pushes that may be unanswered; the gateway's own window.
 const WINDOW: usize = 256;
 
+/// The peer that services feed by HTTP, and where.
+const FED_BY_HTTP: (&str, &str) = ("centrifuge", "/publish/c0");
+
 /// A server that takes pushes.
-struct Taker {
+enum Taker {
+    Bridge(Bridge),
+    Http(Post, Server),
+}
+
+/// One with the gateway's contract for services.
+struct Bridge {
     server: Server,
     bridge: BridgeClient<Channel>,
 }
 
 /// Measures the gateway and the bare streams, in turns.
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
-    let takers = vec![
-        ("trestle", Taker::new(Server::gateway(&bench.gateway, "embedded").await?, "grpc").await?),
-        ("floor", Taker::new(Server::floor(Role::Streams, &[]).await?, "listen").await?),
+    let gateway = Server::gateway(&bench.gateway, "embedded").await?;
+    let floor = Server::floor(Role::Streams, &[]).await?;
+    let mut takers = vec![
+        ("trestle", Taker::Bridge(Bridge::new(gateway, "grpc").await?)),
+        ("floor", Taker::Bridge(Bridge::new(floor, "listen").await?)),
     ];
+    let (name, path) = FED_BY_HTTP;
+    if let Some(side) = bench.side(name) {
+        let running = side.start().await?;
+        takers.push((name, Taker::Http(Post::connect(&running.address, path).await?, running.server)));
+    }
     let pushes = bench.scaled(100_000, 20_000);
     let measure = async |taker: &mut Taker| {
-        Ok(vec![
-            taker.push_stream(pushes, WINDOW).await.context("PushStream")?,
-            taker.push_stream(pushes / 20, 1).await.context("PushStream")?,
-            taker.attach(pushes).await.context("Attach")?,
-            taker.push(pushes / 20).await.context("Push")?,
-        ])
+        Ok(match taker {
+            Taker::Bridge(bridge) => vec![
+                bridge.push_stream(pushes, WINDOW).await.context("PushStream")?,
+                bridge.push_stream(pushes / 20, 1).await.context("PushStream")?,
+                bridge.attach(pushes).await.context("Attach")?,
+                bridge.push(pushes / 20).await.context("Push")?,
+            ],
+            Taker::Http(post, server) => vec![publish(post, server, pushes / 20).await.context("HTTP")?],
+        })
     };
     Ok(in_turns("ingest", bench.rounds(), takers, measure).await)
 }
 
-impl Taker {
+/// One request for each message.
+async fn publish(post: &mut Post, server: &Server, pushes: usize) -> anyhow::Result<Found> {
+    let start = (Instant::now(), server.cpu_ns()?);
+    for _ in 0..pushes {
+        post.publish(&stamp::payload(128)).await?;
+    }
+    found(server, "one call each, 128 B, 1 at once".into(), pushes, 0, start)
+}
+
+impl Bridge {
     async fn new(server: Server, key: &str) -> anyhow::Result<Self> {
         let address = server.address(key)?;
         let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
@@ -86,7 +118,7 @@ impl Taker {
         for seq in 0..pushes {
             self.bridge.push(push(seq).push.context("has one")?).await?;
         }
-        found(&self.server, "Push, 128 B, 1 at once".into(), pushes, 0, (begun, cpu))
+        found(&self.server, "one call each, 128 B, 1 at once".into(), pushes, 0, (begun, cpu))
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
         let load = format!("{CLIENTS} clients, {PAYLOAD_BYTES} B, 1 at once each");
         Ok(vec![Found { load, lost: (CLIENTS * each - ages.len()) as u64, figures }])
     };
-    Ok(in_turns("own", bench.rounds(), bench::start(bench.sides()).await?, measure).await)
+    let sides = bench.sides().into_iter().filter(|(_, side)| !side.peer.is_for_members()).collect();
+    Ok(in_turns("own", bench.rounds(), bench::start(sides).await?, measure).await)
 }
 
 /// Publishes `count` times. Gives the socket back, with the time that each took.

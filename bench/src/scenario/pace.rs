@@ -55,7 +55,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
 async fn gather(running: &Running) -> anyhow::Result<(Crowd, Publisher<'_>)> {
     let mut crowd = Crowd::new();
     crowd.gather_all(running, SUBSCRIBERS, |_| vec![0]).await?;
-    Ok((crowd, Publisher::open(running).await?))
+    Ok((crowd, Publisher::open(running, 1).await?))
 }
 
 /// Messages per second with one at a time.

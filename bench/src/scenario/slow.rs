@@ -21,7 +21,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     let measure = async |running: &mut Running| {
         let mut crowd = Crowd::new();
         crowd.gather_all(running, OTHERS, |_| vec![0]).await?;
-        let publisher = Publisher::open(running).await?;
+        let publisher = Publisher::open(running, 1).await?;
         publisher.burst(&crowd, &BURST).await?;
         let before = publisher.burst(&crowd, &BURST).await?;
         let mut stopped = Vec::new();

@@ -1,4 +1,5 @@
-//! A payload that says when it was sent. ASCII without quotes and line ends, so that it stands as it is in every protocol.
+//! A payload that says when it was sent. ASCII without quotes and line ends, so that it stands as it is in every
+//! protocol.
 
 use std::{sync::LazyLock, time::Instant};
 

@@ -41,10 +41,11 @@ impl Report {
 
     fn page(&self) -> String {
         let mut page = String::from(
-            "# Benchmarks\n\nPrinted by `cargo run --release -p trestle-bench -- all --report`; see [bench](../bench/README.md) for how \
-             it is done, and [peers](../bench/peers/README.md) for how each peer is set up. Each figure is the median of the rounds, \
-             with the least and the most. Times differ between machines; the ratios, taken in one run, are what to compare. \
-             **floor** is a minimal program of this project that does the same work and nothing else: the limit.\n",
+            "# Benchmarks\n\nPrinted by `cargo run --release -p trestle-bench -- all --report`; see \
+             [bench](../bench/README.md) for how it is done, and [peers](../bench/peers/README.md) for how each peer is \
+             set up. Each figure is the median of the rounds, with the least and the most. Times differ between \
+             machines; the ratios, taken in one run, are what to compare. **floor** is a minimal program of this \
+             project that does the same work and nothing else: the limit.\n",
         );
         if self.machine.quick {
             page += "\n**From a short run (`--quick`): it shows that the bench works, and no more.**\n";
@@ -67,8 +68,8 @@ impl Report {
         let versions: Vec<_> = machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let _ = write!(
             page,
-            "\n## Machine and versions\n\n{}, {} cores, {} GiB, {}, Linux {}; all on loopback, {} open files a process. Commit {}. \
-             {}. {}.\n",
+            "\n## Machine and versions\n\n{}, {} cores, {} GiB, {}, Linux {}; all on loopback, {} open files a process. \
+             Commit {}. {}. {}.\n",
             machine.processor,
             machine.cores,
             machine.memory_gib,

@@ -33,12 +33,9 @@ pub(super) struct Verdict {
     pub(super) met: bool,
 }
 
-const ONE: &str = "1,000 subscribers, 1 channel, 128 B, 1 at once";
-const SIXTEEN: &str = "1,000 subscribers, 1 channel, 128 B, 16 at once";
-
 const fn target(
     work: &'static str,
-    (scenario, load, ours): (&'static str, &'static str, &'static str),
+    (scenario, load, ours): Work,
     figure: &'static str,
     over: Option<&'static str>,
     bound: Bound,
@@ -46,69 +43,51 @@ const fn target(
     Target { work, scenario, load, ours, figure, over, bound }
 }
 
+/// A load of the gateway: scenario, load, and how the lines call it.
+type Work = (&'static str, &'static str, &'static str);
+
+const FANOUT_1: Work = ("fanout", "1,000 subscribers, 1 channel, 128 B, 1 at once", "trestle");
+const FANOUT_16: Work = ("fanout", "1,000 subscribers, 1 channel, 128 B, 16 at once", "trestle");
+const PACE: Work = ("pace", "", "trestle");
+const OWN: Work = ("own", "", "trestle");
+const REQUEST: Work = ("request", " 1 at once", "trestle");
+const REQUEST_NATS: Work = ("request", " 1 at once", "trestle-nats");
+const PUSH_STREAM: Work = ("ingest", "PushStream, 128 B, 256 at once", "trestle");
+const ATTACH: Work = ("ingest", "Attach, 128 B, 256 at once", "trestle");
+const IDLE: Work = ("idle", "", "trestle");
+const HANDSHAKE: Work = ("handshake", "", "trestle");
+const STORM: Work = ("storm", "5,000 at once", "trestle");
+const SESSIONS: Work = ("growth", "sessions", "trestle");
+const CHANNELS: Work = ("growth", "channels", "trestle");
+
+/// The name of the first figure of most scenarios.
+const CPU: &str = "cpu_us";
+const RATE: &str = "per_cpu_second";
+const FLOOR: Option<&str> = Some("floor");
+const CENTRIFUGE: Option<&str> = Some("centrifuge");
+
+/// As the project has set them.
 const TARGETS: [Target; 20] = [
-    target("fan-out, 1 at once, CPU", ("fanout", ONE, "trestle"), "cpu_us", Some("floor"), AtMost(1.1)),
-    target("fan-out, 1 at once, CPU", ("fanout", ONE, "trestle"), "cpu_us", Some("centrifuge"), AtMost(0.6)),
-    target("fan-out, 16 at once, CPU", ("fanout", SIXTEEN, "trestle"), "cpu_us", Some("floor"), AtMost(1.3)),
-    target("fan-out, 16 at once, CPU", ("fanout", SIXTEEN, "trestle"), "cpu_us", Some("centrifuge"), AtMost(0.25)),
-    target("fan-out at half the saturation rate, p99", ("pace", "", "trestle"), "p99_us", Some("floor"), AtMost(1.5)),
-    target("publish and receive one's own, CPU, us", ("own", "", "trestle"), "cpu_us", None, AtMost(16.0)),
-    target("request through NATS, CPU", ("request", "1 at once", "trestle-nats"), "cpu_us", Some("floor"), AtMost(3.0)),
-    target(
-        "request through NATS, p50",
-        ("request", " 1 at once", "trestle-nats"),
-        "p50_us",
-        Some("floor"),
-        AtMost(4.0),
-    ),
-    target("request, embedded bus, CPU", ("request", " 1 at once", "trestle"), "cpu_us", Some("floor"), AtMost(3.0)),
-    target("request, embedded bus, p50", ("request", " 1 at once", "trestle"), "p50_us", Some("floor"), AtMost(4.0)),
-    target(
-        "PushStream, messages per CPU second",
-        ("ingest", "PushStream, 128 B, 256", "trestle"),
-        "per_cpu_second",
-        Some("floor"),
-        AtLeast(0.5),
-    ),
-    target(
-        "Attach, messages per CPU second",
-        ("ingest", "Attach", "trestle"),
-        "per_cpu_second",
-        Some("floor"),
-        AtLeast(0.5),
-    ),
-    target(
-        "PushStream, messages per CPU second, over unary",
-        ("ingest", "PushStream, 128 B, 256", "trestle"),
-        "per_cpu_second",
-        Some("centrifuge"),
-        AtLeast(10.0),
-    ),
-    target("memory of an idle connection, KB", ("idle", "", "trestle"), "connection_kb", None, AtMost(4.0)),
-    target(
-        "idle CPU of a connection, us/s",
-        ("idle", "", "trestle"),
-        "connection_cpu_us_per_second",
-        None,
-        AtMost(3.0),
-    ),
-    target("memory after all have left, over before", ("idle", "", "trestle"), "left_over_before", None, AtMost(1.2)),
-    target("connect and subscribe, CPU, us", ("handshake", "", "trestle"), "cpu_us", None, AtMost(100.0)),
-    target("5,000 at once, s", ("storm", "5,000", "trestle"), "all_subscribed_s", None, AtMost(0.7)),
-    target(
-        "CPU per delivery as sessions grow",
-        ("growth", "sessions", "trestle"),
-        "cpu_over_first",
-        None,
-        AtMost(1.15),
-    ),
-    target(
-        "CPU per delivery as channels grow",
-        ("growth", "channels", "trestle"),
-        "cpu_over_first",
-        None,
-        AtMost(1.15),
-    ),
+    target("fan-out, 1 at once, CPU", FANOUT_1, CPU, FLOOR, AtMost(1.1)),
+    target("fan-out, 1 at once, CPU", FANOUT_1, CPU, CENTRIFUGE, AtMost(0.6)),
+    target("fan-out, 16 at once, CPU", FANOUT_16, CPU, FLOOR, AtMost(1.3)),
+    target("fan-out, 16 at once, CPU", FANOUT_16, CPU, CENTRIFUGE, AtMost(0.25)),
+    target("fan-out at half the saturation rate, p99", PACE, "p99_us", FLOOR, AtMost(1.5)),
+    target("publish and receive one's own, CPU, us", OWN, CPU, None, AtMost(16.0)),
+    target("request through NATS, CPU", REQUEST_NATS, CPU, FLOOR, AtMost(3.0)),
+    target("request through NATS, p50", REQUEST_NATS, "p50_us", FLOOR, AtMost(4.0)),
+    target("request, embedded bus, CPU", REQUEST, CPU, FLOOR, AtMost(3.0)),
+    target("request, embedded bus, p50", REQUEST, "p50_us", FLOOR, AtMost(4.0)),
+    target("PushStream, messages per CPU second", PUSH_STREAM, RATE, FLOOR, AtLeast(0.5)),
+    target("Attach, messages per CPU second", ATTACH, RATE, FLOOR, AtLeast(0.5)),
+    target("PushStream, messages per CPU second, over unary", PUSH_STREAM, RATE, CENTRIFUGE, AtLeast(10.0)),
+    target("memory of an idle connection, KB", IDLE, "connection_kb", None, AtMost(4.0)),
+    target("idle CPU of a connection, us/s", IDLE, "connection_cpu_us_per_second", None, AtMost(3.0)),
+    target("memory after all have left, over before", IDLE, "left_over_before", None, AtMost(1.2)),
+    target("connect and subscribe, CPU, us", HANDSHAKE, CPU, None, AtMost(100.0)),
+    target("5,000 at once, s", STORM, "all_subscribed_s", None, AtMost(0.7)),
+    target("CPU per delivery as sessions grow", SESSIONS, "cpu_over_first", None, AtMost(1.15)),
+    target("CPU per delivery as channels grow", CHANNELS, "cpu_over_first", None, AtMost(1.15)),
 ];
 
 /// Each target beside what `lines` say.

@@ -5,7 +5,7 @@
 //! a node is known by its count, and the node is asked until it says everything, or is taken to have nobody.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -54,7 +54,7 @@ impl Part {
 /// The replica.
 #[derive(Default)]
 pub(crate) struct Table {
-    parts: HashMap<NodeId, Part>,
+    parts: BTreeMap<NodeId, Part>,
     present: HashMap<SessionId, Present>,
     /// Sessions of each user.
     users: HashMap<UserId, usize>,
@@ -63,7 +63,7 @@ pub(crate) struct Table {
     /// Sessions and users as they were told last.
     told: (usize, usize),
     /// Nodes whose members were let go because they did not live: asked if they come back.
-    dead: HashSet<NodeId>,
+    dead: BTreeSet<NodeId>,
 }
 
 impl Table {

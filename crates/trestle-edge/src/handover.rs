@@ -7,7 +7,8 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+use trestle_bus::BusError;
 use trestle_hub::{
     Member,
     planted::{Fault, is_planted},
@@ -26,6 +27,9 @@ const ANSWER_BYTES_RESERVED: usize = 128 * 1024;
 const REST_AT_ONCE: usize = 1024;
 /// How long answers are sent on: no request takes longer by default (`session.request_timeout_max`).
 pub(crate) const LATE_MAX: Duration = Duration::from_secs(60);
+/// How long the other node may take to say that it has them, and how long is waited before they are sent again.
+const LATE_TIMEOUT: Duration = Duration::from_secs(2);
+const LATE_PAUSE: Duration = Duration::from_millis(500);
 
 /// [`v1::Handover::first`] where no client can go on by its count: its frames are not there.
 pub(crate) const NO_STREAM: u64 = u64::MAX;
@@ -40,6 +44,7 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
     // Their endings are answered by this node: the other one is to know nothing of them.
     let Stay { seats, session, .. } = &mut *stay;
     seats.retain(|channel, _| session.keeps(channel));
+    stay.tell_half_joined();
     let mut handover = pack(&mut stay).await;
     match claim.received.filter(|_| same).and_then(|received| from(&handover, received)) {
         Some(skip) => {
@@ -130,11 +135,12 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     handover.live_ids = stay.remembered();
     handover.frames =
         stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
-    let Some(rest) = rest(&stay.member).await else {
+    let Some(mut rest) = rest(&stay.member).await else {
         tracing::warn!(session = handover.session_id, "what was spilled for a session cannot be read back");
         give_up_stream(&mut handover);
         return handover;
     };
+    stay.retain_wanted(&mut rest);
     for taken in rest {
         if let Taken::Frame(_, Some(label)) = &taken
             && label.offset == 0
@@ -188,20 +194,32 @@ async fn send_late(mut stay: Box<Stay>, node: NodeId) {
             () = &mut stop => break,
         };
         let frames = stay.late(done);
-        send_frames(&edge, &stay.member, &node, frames).await;
+        tokio::select! {
+            () = send_frames(&edge, &stay.member, &node, frames, end) => {}
+            () = &mut stop => break,
+        }
     }
     let frames = stay.session.open_frames().iter().map(|id| answer_lost(*id)).collect();
-    send_frames(&edge, &stay.member, &node, frames).await;
+    tokio::select! {
+        () = send_frames(&edge, &stay.member, &node, frames, end) => {}
+        () = &mut stop => {}
+    }
 }
 
-async fn send_frames(edge: &Edge, member: &Member, node: &NodeId, frames: Vec<v1::ServerFrame>) {
+/// Sends `frames` until `node` has taken them, is gone, or it is too late. It may take them twice: an answer is given once.
+async fn send_frames(edge: &Edge, member: &Member, node: &NodeId, frames: Vec<v1::ServerFrame>, end: Instant) {
     if frames.is_empty() {
         return;
     }
-    let late = v1::LateFrames { session_id: member.session.to_string(), frames };
-    let sent = edge.fabric.bus.publish(&edge.subjects.late_frames(node), late.encode_to_vec().into()).await;
-    if let Err(error) = sent {
-        tracing::warn!(%error, %node, "an answer could not be sent to the node that its session moved to");
+    let late = Bytes::from(v1::LateFrames { session_id: member.session.to_string(), frames }.encode_to_vec());
+    loop {
+        let taken = edge.fabric.bus.request(&edge.subjects.late_frames(node), late.clone(), LATE_TIMEOUT).await;
+        let Err(error) = taken else { return };
+        let passes = matches!(error, BusError::Away | BusError::NoResponders(_) | BusError::Timeout(_));
+        if !passes || Instant::now() >= end || !edge.nodes.lives(node) {
+            return tracing::warn!(%error, %node, "an answer could not be sent to the node that its session moved to");
+        }
+        sleep(LATE_PAUSE).await;
     }
 }
 

@@ -95,10 +95,14 @@ impl Edge {
             }
             Neighbour::Late => {
                 let Ok(late) = v1::LateFrames::decode(payload) else { return };
-                let member = SessionId::parse(&late.session_id).ok().and_then(|id| self.hub.member(&id));
-                if !member.is_some_and(|member| Wish::Late(late.frames).send(&member)) {
-                    tracing::debug!(session = late.session_id, "answers came for a session that is not here");
+                match SessionId::parse(&late.session_id).ok().and_then(|id| self.hub.member(&id)) {
+                    // Not answered, they are sent again.
+                    Some(member) if !Wish::Late(late.frames).send(&member) => return,
+                    Some(_) => {}
+                    None => tracing::debug!(session = late.session_id, "answers came for a session that is not here"),
                 }
+                let Some(reply_to) = reply_to else { return };
+                self.background.spawn(async move { edge.reply(&reply_to, Vec::new()).await });
             }
             Neighbour::Ask => {
                 let (Ok(ask), Some(reply_to)) = (v1::NodeAsk::decode(payload), reply_to) else { return };

@@ -221,7 +221,10 @@ impl Visit<'_> {
         };
         // Of an earlier time: the client has been elsewhere since.
         let current = |handover: &v1::Handover| handover.epoch >= self.epoch;
-        let handover = match handover.filter(current) {
+        let handover = handover.filter(current);
+        // What a node has left where it stopped goes no further than it listened.
+        let handed_over = handover.is_some();
+        let handover = match handover {
             Some(handover) => Some(handover),
             None if here => None,
             None => edge.registry.unpark(&session).await.map_err(Refusal::from)?.filter(current),
@@ -232,7 +235,7 @@ impl Visit<'_> {
         let skip = handover.as_ref().filter(same).zip(self.resume.received);
         let skip = skip.and_then(|(handover, received)| handover::from(handover, received));
         match (handover, skip) {
-            (Some(handover), Some(skip)) => Ok(self.goes_on(stay, handover, skip, prepared, refused)),
+            (Some(handover), Some(skip)) => Ok(self.goes_on(stay, handover, skip, handed_over, refused)),
             (handover, _) => {
                 let held = here || handover.is_some();
                 let absent = if held { self.absent_max() } else { self.absent() };
@@ -252,7 +255,7 @@ impl Visit<'_> {
         mut stay: Box<Stay>,
         handover: v1::Handover,
         skip: usize,
-        prepared: bool,
+        handed_over: bool,
         mut refused: Vec<(ChannelName, Refusal)>,
     ) -> Arrival {
         let received = handover.first + skip as u64;
@@ -274,7 +277,7 @@ impl Visit<'_> {
             let live = stay.seats.contains_key(&channel);
             let presence = handover.watched.contains(&position.channel);
             stay.watch(&channel, presence);
-            let recovered = history || (live && prepared);
+            let recovered = history || (live && handed_over);
             let subscribed = v1::Subscribed { channel: channel.to_string(), recovered, offset: position.offset };
             subscriptions.push((channel.clone(), subscribed));
             if history || !live {
@@ -288,7 +291,7 @@ impl Visit<'_> {
         // The client names what it has not heard the end of.
         stay.leave_all_but(&subscriptions);
         // Without the other node's help, what was pushed between the two is lost.
-        if !prepared {
+        if !handed_over {
             stay.tell_gap("", GapReason::Failover);
         }
         let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
@@ -312,7 +315,7 @@ impl Visit<'_> {
             outstanding,
             answered,
         };
-        self.edge.metrics.resumed(if prepared { "handed_over" } else { "parked" });
+        self.edge.metrics.resumed(if handed_over { "handed_over" } else { "parked" });
         let event = Event::Admitted(Ok(Admitted::Resumed(Box::new(resumed))));
         Arrival { before, had, channels, ..Arrival::of(Some(stay), event) }
     }

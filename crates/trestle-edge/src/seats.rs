@@ -97,6 +97,15 @@ impl Stay {
         }
     }
 
+    /// Tells of what was said while nobody listened, where no log has it: whoever gets the stay listens, and does not know.
+    pub(crate) fn tell_half_joined(&self) {
+        for (channel, waiting) in &self.joining {
+            if waiting.iter().any(|joining| joining.id == 0) && !self.edge.keeps(channel) {
+                self.tell_gap(channel.as_str(), v1::GapReason::Failover);
+            }
+        }
+    }
+
     /// Gives up those that are on their way and of which the client knows, when the stay is given away: how far they have
     /// come. The others are kept, to be refused.
     pub(crate) fn half_joined(&mut self) -> Vec<(ChannelName, Option<u64>, bool)> {

@@ -339,27 +339,31 @@ impl Stay {
         self.remembered.get_or_insert_default();
     }
 
-    /// The ids that were.
+    /// The ids that were, and those that another node has remembered.
     pub(crate) fn remembered(&mut self) -> Vec<u64> {
-        self.remembered.take().unwrap_or_default().into()
+        let had = self.had.iter().flat_map(|had| &had.ids).copied();
+        self.remembered.take().unwrap_or_default().into_iter().chain(had).take(REMEMBERED_MAX).collect()
     }
 
     /// Live messages of these ids have come by another node, and are not to be written again, also if the bus brings them
     /// here only later.
     pub(crate) fn had_elsewhere(&mut self, ids: HashSet<u64>) {
-        self.had = (!ids.is_empty()).then(|| Box::new(Had { ids, until: now() + HAD_FOR }));
+        // A stay that goes on here keeps what it knows.
+        if !ids.is_empty() {
+            self.had = Some(Box::new(Had { ids, until: now() + HAD_FOR }));
+        }
     }
 
-    /// Whether what was taken from the outbox is still to be written.
-    pub(crate) fn is_wanted(&mut self, taken: &Taken) -> bool {
-        let Some(had) = &mut self.had else { return true };
-        if had.until <= now() {
-            self.had = None;
-            return true;
-        }
-        match taken {
-            Taken::Frame(_, Some(label)) if label.offset == 0 => !had.ids.remove(&label.id),
+    /// Keeps what is still to be written of what was taken from the outbox.
+    pub(crate) fn retain_wanted(&mut self, taken: &mut Vec<Taken>) {
+        let Some(had) = &self.had else { return };
+        taken.retain(|one| match one {
+            Taken::Frame(_, Some(label)) if label.offset == 0 => !had.ids.contains(&label.id),
             Taken::Frame(..) | Taken::Gap(_) => true,
+        });
+        // What waits may have come before.
+        if had.until <= now() && self.member.outbox.is_empty() {
+            self.had = None;
         }
     }
 

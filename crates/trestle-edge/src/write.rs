@@ -23,7 +23,7 @@ impl Connection {
     /// Counts, keeps for a resume and writes what was taken from the outbox.
     pub(crate) fn write_taken<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Option<CloseCode> {
         let mut taken = std::mem::take(&mut self.taken);
-        taken.retain(|one| self.stay.is_wanted(one));
+        self.stay.retain_wanted(&mut taken);
         let mut frames = Vec::with_capacity(taken.len());
         frames.extend(taken.drain(..).map(|one| self.stay.finished(one)));
         if taken.capacity() <= TAKEN_KEPT {

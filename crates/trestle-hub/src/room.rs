@@ -149,6 +149,10 @@ impl Inside {
             Entry::Occupied(place) => {
                 let there = &mut self.members[*place.get()];
                 let other = !Arc::ptr_eq(there, member);
+                // One that was given away while it was on its way: its client has come as the other.
+                if other && member.outbox.is_closed() {
+                    return false;
+                }
                 *there = Arc::clone(member);
                 other
             }
@@ -204,6 +208,8 @@ mod tests {
         assert!(inside.enter(&old) && inside.enter(&new));
         assert!(!inside.leave(&old), "it has lost its place already");
         assert!(inside.members().iter().all(|there| Arc::ptr_eq(there, &new)));
+        old.outbox.close();
+        assert!(!inside.enter(&old) && !inside.leave(&old), "it was on its way when it was given up");
         assert!(inside.leave(&new) && inside.members().is_empty());
     }
 }

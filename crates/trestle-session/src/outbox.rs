@@ -246,6 +246,12 @@ impl Outbox {
         wake(room);
     }
 
+    /// Whether nothing is taken in any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.lock().closed.is_some()
+    }
+
     /// Frames that wait in memory, beside gaps.
     #[must_use]
     pub fn len(&self) -> usize {

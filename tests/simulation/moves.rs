@@ -168,13 +168,17 @@ impl Hand {
 
     /// The frames of the next message.
     async fn frames(&mut self) -> Vec<v1::ServerFrame> {
-        loop {
-            match timeout(PATIENCE, self.socket.next()).await.expect("something comes in time") {
-                Some(Ok(Message::Binary(bytes))) => return v1::ServerFrames::decode(bytes).expect("frames").frames,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                other => panic!("the connection ended: {other:?}"),
+        let message = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Binary(bytes))) => return bytes,
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("the connection ended: {other:?}"),
+                }
             }
-        }
+        };
+        let bytes = timeout(PATIENCE, message).await.expect("something comes in time");
+        v1::ServerFrames::decode(bytes).expect("frames").frames
     }
 
     /// What answers `id`.

@@ -3,9 +3,9 @@
 //! ```text
 //! cargo run --release -p trestle-bench -- [SCENARIO...] [--quick] [--peers a,b] [--report]
 //! ```
-//! What others built takes part too. Each server is a process of its own, and only its CPU time is counted. The servers take turns, round by round, in one
-//! run on one machine: times differ between machines, ratios hold. One JSON line per server and load on stdout, tables
-//! on stderr; the exit code is 1 if anything was lost or could not be measured.
+//! What others built takes part too. Each server is a process of its own, and only its CPU time is counted. They take
+//! turns, round by round, in one run on one machine: times differ between machines, ratios hold. One JSON line per server
+//! and load on stdout, tables on stderr; the exit code is 1 if anything was lost or could not be measured.
 
 mod bench;
 mod crowd;

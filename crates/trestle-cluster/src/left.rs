@@ -123,6 +123,8 @@ impl Left {
         let mut search_at = Some(Instant::now());
         loop {
             tokio::select! {
+                biased; // what comes seldom, first
+                () = self.closed() => return,
                 change = changes.recv() => match change {
                     // It looks after its own, and after those whose next it is, by itself.
                     Ok(NodeChange::Up(_)) => {
@@ -141,7 +143,6 @@ impl Left {
                         }
                     };
                 }
-                () = self.closed() => return,
             }
         }
     }
@@ -210,9 +211,10 @@ impl Left {
         loop {
             let ends_at = self.table.lock().ends_at();
             tokio::select! {
+                biased; // what comes seldom, first
+                () = self.closed() => return,
                 () = sleep_until(ends_at.unwrap_or_else(Instant::now)), if ends_at.is_some() => {}
                 () = self.wake.notified() => continue,
-                () = self.closed() => return,
             }
             let over = self.table.lock().over(AT_ONCE_MAX, Instant::now());
             let mut ending = JoinSet::new();

@@ -298,6 +298,7 @@ impl Inner {
         tick.tick().await; // the first one was put when the place was taken
         loop {
             tokio::select! {
+                biased; // a seed of the simulation goes the same way each time
                 _ = tick.tick() => {}
                 () = self.sooner.notified() => {}
                 changed = state.changed() => if changed.is_err() { return },
@@ -377,10 +378,7 @@ impl Inner {
                 continue;
             };
             tokio::select! {
-                event = there.recv() => match event {
-                    Some(event) => self.take(event),
-                    None => events = None,
-                },
+                biased; // what comes seldom, first
                 changed = state.changed() => {
                     let now = *state.borrow_and_update();
                     if changed.is_err() || now == BusState::Closed {
@@ -389,6 +387,10 @@ impl Inner {
                     self.reconnected(now).await;
                 }
                 _ = look.tick() => self.look().await,
+                event = there.recv() => match event {
+                    Some(event) => self.take(event),
+                    None => events = None,
+                },
             }
         }
     }

@@ -149,6 +149,14 @@ impl Tending {
                 continue; // that took time, and something else may be due
             }
             tokio::select! {
+                biased; // what comes seldom, first; the last two only wake it, and what is due is done whatever has
+                changed = self.lives.changed() => if changed.is_err() { return },
+                changed = self.bus.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.bus_changed();
+                }
                 heard = self.changes.next() => match heard {
                     Some(heard) => self.hear(heard),
                     None => return,
@@ -159,13 +167,6 @@ impl Tending {
                     None => return,
                 },
                 () = self.room.changed.notified() => {}
-                changed = self.lives.changed() => if changed.is_err() { return },
-                changed = self.bus.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.bus_changed();
-                }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }

@@ -26,6 +26,8 @@ pub struct Ticket {
     pub session: SessionId,
     /// How often the session was resumed before, counted from [`FIRST_EPOCH`](crate::FIRST_EPOCH).
     pub epoch: u64,
+    /// The epoch in which the stream began whose frames the client counts.
+    pub begun: u64,
     /// When it was given out.
     pub issued: SystemTime,
     /// When it is worth nothing any more.
@@ -74,6 +76,7 @@ impl Signer {
         let claims = v1::ResumeClaims {
             session_id: ticket.session.as_str().into(),
             epoch: ticket.epoch,
+            begun: ticket.begun,
             issued: Some(ticket.issued.into()),
             expires: Some(ticket.expires.into()),
             identity_expires: ticket.identity_expires.map(Into::into),
@@ -116,6 +119,7 @@ fn parse(claims: &[u8]) -> Option<Ticket> {
     Some(Ticket {
         session: SessionId::parse(&claims.session_id).ok()?,
         epoch: claims.epoch,
+        begun: claims.begun,
         issued: claims.issued?.try_into().ok()?,
         expires: claims.expires?.try_into().ok()?,
         identity_expires: claims.identity_expires.map(TryInto::try_into).transpose().ok()?,
@@ -145,6 +149,7 @@ mod tests {
         Ticket {
             session: SessionId::new(&NodeId::parse("edge-1").unwrap(), 7),
             epoch: 3,
+            begun: 2,
             issued: now(),
             expires: now() + Duration::from_secs(60),
             identity_expires: None,
@@ -161,7 +166,7 @@ mod tests {
 
     prop_compose! {
         fn tickets()(
-            random: u128, epoch: u64, life in 1_u64..1_000_000, nanos in 0_u32..1_000_000_000,
+            random: u128, epoch: u64, begun: u64, life in 1_u64..1_000_000, nanos in 0_u32..1_000_000_000,
             user in proptest::option::of("[a-z]{1,20}"), scopes in proptest::collection::vec(".{0,8}", 0..4),
             groups in proptest::collection::vec("[a-z]{1,8}", 0..4),
             tags in proptest::collection::btree_map("[a-z]{1,3}x", "[ -~]{0,8}", 0..4),
@@ -169,6 +174,7 @@ mod tests {
             Ticket {
                 session: SessionId::new(&NodeId::parse("n").unwrap(), random),
                 epoch,
+                begun,
                 issued: now() + Duration::from_nanos(nanos.into()),
                 expires: now() + Duration::new(life, nanos),
                 identity_expires: None,

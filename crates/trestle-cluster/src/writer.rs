@@ -39,9 +39,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         let next_at = if usable { inner.change(|records| records.next_at(Instant::now())) } else { None };
         let room = writes.len() < WRITES_MAX;
         tokio::select! {
-            Some(_ended) = writes.join_next() => {}
-            () = sleep_until(next_at.unwrap_or_else(Instant::now)), if room && next_at.is_some() => {}
-            () = inner.wake.notified() => {}
+            biased; // what comes seldom, first; the others only wake it, and what is due is done whatever has
             changed = state.changed() => {
                 let now = *state.borrow_and_update();
                 if changed.is_err() || now == BusState::Closed {
@@ -52,6 +50,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 }
                 connection = now;
             }
+            Some(_ended) = writes.join_next() => {}
+            () = sleep_until(next_at.unwrap_or_else(Instant::now)), if room && next_at.is_some() => {}
+            () = inner.wake.notified() => {}
         }
     }
 }

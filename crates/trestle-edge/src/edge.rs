@@ -227,6 +227,7 @@ impl Edge {
         self.registry.issue(&Ticket {
             session: stay.member.session.clone(),
             epoch,
+            begun: stay.begun,
             issued,
             expires: identity.expires.map_or(longest, |expires| expires.min(longest)),
             identity_expires: identity.expires,

@@ -40,7 +40,7 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
     if claim.node != edge.node.as_str() {
         edge.registry.forget(&stay.member.session);
     }
-    let same = stay.encoding.subprotocol() == claim.subprotocol && stay.begun <= claim.epoch;
+    let same = stay.encoding.subprotocol() == claim.subprotocol && stay.begun == claim.epoch;
     // Their endings are answered by this node: the other one is to know nothing of them.
     let Stay { seats, session, .. } = &mut *stay;
     seats.retain(|channel, _| session.keeps(channel));
@@ -50,20 +50,20 @@ pub(crate) async fn to_node(mut stay: Box<Stay>, claim: &v1::Claim) -> v1::Hando
         Some(skip) => {
             handover.first += skip as u64;
             handover.frames.drain(..skip);
-            let answered = |id: &u32| stay.session.saw(*id) && !stay.session.is_open(*id);
-            handover.answered = claim.outstanding.iter().copied().filter(answered).collect();
         }
         None => give_up_stream(&mut handover),
     }
-    handover.outstanding = claim.outstanding.iter().copied().filter(|id| stay.session.is_open(*id)).collect();
     let bytes: usize = handover.frames.iter().map(Bytes::len).sum();
     if bytes + ANSWER_BYTES_RESERVED > edge.fabric.bus.payload_bytes_max() {
         tracing::warn!(bytes, session = handover.session_id, "what waits for a session is more than the bus takes");
         give_up_stream(&mut handover);
     }
     if handover.first != NO_STREAM {
+        handover.answered = claim.outstanding.iter().copied().filter(|id| stay.has_answered(*id)).collect();
         add_half_joined(&mut stay, &mut handover, false);
     }
+    let open = |id: &u32| stay.session.is_open(*id) && !handover.answered.contains(id);
+    handover.outstanding = claim.outstanding.iter().copied().filter(open).collect();
     if let Ok(node) = NodeId::parse(&claim.node) {
         edge.metrics.handed_over.inc();
         // A drain waits for them.
@@ -79,11 +79,12 @@ pub(crate) async fn park(mut stay: Box<Stay>) {
     let presence = stay.presence.take();
     let mut handover = pack(&mut stay).await;
     if handover.first != NO_STREAM {
-        add_half_joined(&mut stay, &mut handover, true);
         if !is_planted(Fault::ParkedAnswers) {
             // The answers of others will not come any more.
-            handover.answered = stay.session.answered_frames().collect();
+            let half = stay.session.open_frames().iter().copied().filter(|id| stay.has_answered(*id));
+            handover.answered = stay.session.answered_frames().chain(half).collect();
         }
+        add_half_joined(&mut stay, &mut handover, true);
     }
     match edge.registry.park(&handover).await {
         Ok(()) => _ = edge.metrics.parked.inc(),
@@ -104,7 +105,6 @@ pub(crate) fn from(handover: &v1::Handover, received: u64) -> Option<usize> {
 /// Nobody goes on with its frames.
 fn give_up_stream(handover: &mut v1::Handover) {
     handover.frames.clear();
-    handover.answered.clear();
     handover.first = NO_STREAM;
 }
 
@@ -128,7 +128,8 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     }
     stay.groups.clear();
     stay.presence = None;
-    if stay.broken {
+    // An outbox that had no room has refused what the positions count, though nobody has looked yet.
+    if stay.broken || stay.member.outbox.is_closed() {
         give_up_stream(&mut handover);
         return handover;
     }

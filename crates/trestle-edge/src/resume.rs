@@ -87,14 +87,14 @@ async fn go_on(
     id: u32,
     resume: Resume,
 ) -> Result<Option<Arrival>, Refusal> {
-    let Some(Spent { identity, claimed, epoch }) = spend(edge, hello, token, &resume).await? else {
+    let Some(Spent { identity, claimed, epoch, begun }) = spend(edge, hello, token, &resume).await? else {
         edge.metrics.resumed("refused");
         return Ok(None);
     };
     let (session, now) = (resume.session.clone(), claimed.epoch);
     let comes = edge.coming.begin(&session, now).filter(|_| edge.registry.holds(&session, now));
     let Some(comes) = comes else { return Ok(None) };
-    let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed, epoch };
+    let visit = Visit { edge, hello, id, resume: own_inbox(resume, &identity), identity, claimed, epoch, begun };
     let arrival = comes.run(async {
         let left = match visit.here().await {
             Ok(arrival) => return Ok(arrival),
@@ -136,8 +136,10 @@ struct Visit<'a> {
     resume: Resume,
     identity: Identity,
     claimed: Claimed,
-    /// The epoch of its token: that of the stream which it counts.
+    /// The epoch of its token.
     epoch: u64,
+    /// The epoch in which the stream began that it counts.
+    begun: u64,
 }
 
 /// What is left of a session whose stream cannot go on here.
@@ -164,7 +166,7 @@ impl Visit<'_> {
             // Of an earlier time: the client has been elsewhere since, while this node was cut off, and counts anew.
             return Err(Left::default());
         }
-        let same = !stay.broken && stay.encoding == self.hello.encoding && stay.begun <= self.epoch;
+        let same = !stay.broken && stay.encoding == self.hello.encoding && stay.begun == self.begun;
         let missed = self.resume.received.filter(|_| same);
         let missed =
             missed.and_then(|received| Some((received, stay.replay.since(received)?.cloned().collect::<Vec<_>>())));
@@ -230,7 +232,7 @@ impl Visit<'_> {
             None => edge.registry.unpark(&session).await.map_err(Refusal::from)?.filter(current),
         };
         let same = |handover: &&v1::Handover| {
-            handover.subprotocol == self.hello.encoding.subprotocol() && handover.begun <= self.epoch
+            handover.subprotocol == self.hello.encoding.subprotocol() && handover.begun == self.begun
         };
         let skip = handover.as_ref().filter(same).zip(self.resume.received);
         let skip = skip.and_then(|(handover, received)| handover::from(handover, received));
@@ -434,7 +436,7 @@ impl Visit<'_> {
             subprotocol: self.hello.encoding.subprotocol().into(),
             outstanding: self.resume.outstanding.clone(),
             prepare,
-            epoch: self.epoch,
+            epoch: self.begun,
             ask_heard: false,
             claimed: self.claimed.epoch,
         }

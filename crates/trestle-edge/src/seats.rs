@@ -73,6 +73,12 @@ impl Stay {
         true
     }
 
+    /// Whether the client's frame is answered by what went out or waits in the outbox; its channel may still be on its way.
+    pub(crate) fn has_answered(&self, id: u32) -> bool {
+        let begun = |joining: &Joining| joining.id == id && joining.begun.load(Ordering::Relaxed);
+        self.session.saw(id) && (!self.session.is_open(id) || self.joining.values().flatten().any(begun))
+    }
+
     /// As [`Stay::joined`], if that is what `event` says.
     pub(crate) fn settle_joining(&mut self, event: &Event) {
         if let Event::Subscribed { id, channel, .. } = event {

@@ -22,8 +22,10 @@ pub(crate) struct Spent {
     pub(crate) identity: Identity,
     /// The session, which is this node's now.
     pub(crate) claimed: Claimed,
-    /// The epoch that the token said: that of the stream which its client counts.
+    /// The epoch that the token said.
     pub(crate) epoch: u64,
+    /// The epoch in which the stream began that its client counts.
+    pub(crate) begun: u64,
 }
 
 /// Checks the resume token and spends it; `None` if it is good for nothing.
@@ -58,7 +60,7 @@ pub(crate) async fn spend(
     // A token that was seen on its way is not enough: whoever uses it a second time is the user, and shows it.
     let again = token.is_some() || ticket.user.is_none();
     match claim(edge, &ticket, &hello.address.to_string(), again).await {
-        Ok(claimed) => Ok(Some(Spent { identity, claimed, epoch: ticket.epoch })),
+        Ok(claimed) => Ok(Some(Spent { identity, claimed, epoch: ticket.epoch, begun: ticket.begun })),
         Err(ClaimRefused::Away(error)) => Err(Refusal::from(error)),
         Err(refused) => {
             tracing::debug!(%refused, session = %resume.session, "a session cannot be resumed");

@@ -211,13 +211,14 @@ impl Core {
     async fn pump_moved(self: Arc<Self>, session: SessionId, mut pushes: Subscription, mut control: Subscription) {
         loop {
             tokio::select! {
-                Some(heard) = pushes.next() => match heard {
-                    Heard::Message(message) => self.push_to(&session, message).await,
-                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count),
-                },
+                biased; // what comes seldom, first
                 Some(heard) = control.next() => match heard {
                     Heard::Message(message) => self.control(message),
                     Heard::Lost(count) => tracing::warn!(count, %session, "the bus lost what was to be done"),
+                },
+                Some(heard) = pushes.next() => match heard {
+                    Heard::Message(message) => self.push_to(&session, message).await,
+                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count),
                 },
                 else => return,
             }

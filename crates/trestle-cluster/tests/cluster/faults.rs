@@ -88,6 +88,7 @@ async fn walk(n: usize, nodes: [Arc<Registry>; 2], end: Instant) -> usize {
         let ticket = Ticket {
             session: id.clone(),
             epoch,
+            begun: FIRST_EPOCH,
             issued: now,
             expires: now + Duration::from_secs(60),
             identity_expires: None,

@@ -57,6 +57,7 @@ pub(crate) fn ticket(session: &SessionId, epoch: u64) -> Ticket {
     Ticket {
         session: session.clone(),
         epoch,
+        begun: FIRST_EPOCH,
         issued: now,
         expires: now + WINDOW,
         identity_expires: None,

@@ -20,6 +20,7 @@ mod coming;
 mod config;
 mod connection;
 mod edge;
+mod had;
 mod handled;
 mod handover;
 mod lane;

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{sleep, timeout},
+};
 use trestle_auth::Identity;
-use trestle_cluster::Seat as PresenceSeat;
+use trestle_cluster::{NodeChange, Seat as PresenceSeat};
 use trestle_codec::Since;
 use trestle_hub::Seat;
 use trestle_session::{Event, Label, State};
@@ -28,8 +31,6 @@ const REAPPEAR_PAUSE: Duration = Duration::from_secs(1);
 const REAPPEAR_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How much longer than it is sent on a late answer is waited for: the bus's own way.
 const LATE_SLACK: Duration = Duration::from_secs(5);
-/// How often it is looked whether the node that has late answers still lives.
-const LATE_LOOK: Duration = Duration::from_secs(1);
 
 /// A channel that is listened to.
 pub(crate) struct Listening {
@@ -320,11 +321,19 @@ impl Stay {
         }
         self.late = frames.to_vec();
         let (member, nodes) = (Arc::downgrade(&self.member), Arc::clone(&self.edge.nodes));
+        // Also of one that is there again: it has begun anew, and knows nothing.
+        let mut changes = nodes.changes();
         self.edge.background.spawn(async move {
-            let end = Instant::now() + LATE_MAX + LATE_SLACK;
-            while member.strong_count() > 0 && nodes.lives(&node) && Instant::now() < end {
-                sleep(LATE_LOOK).await;
-            }
+            let gone = async {
+                while nodes.lives(&node) {
+                    match changes.recv().await {
+                        Ok(NodeChange::Down(gone)) if gone == node => return,
+                        Ok(_) | Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                    }
+                }
+            };
+            let _late = timeout(LATE_MAX + LATE_SLACK, gone).await;
             if let Some(member) = member.upgrade() {
                 let _sent = Wish::NoMoreLate.send(&member);
             }

@@ -4,7 +4,7 @@
 //! ([`Wish::Yield`](crate::wish::Wish::Yield)); when it drops it, seats, groups, presence and requests go with it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, DefaultHasher},
     net::SocketAddr,
     sync::Arc,
@@ -27,6 +27,7 @@ use trestle_wire::{
 use crate::{
     Edge,
     act::{Actor, Wanted},
+    had::Had,
     lane::{Done, Lane},
     seats::{Joining, Listening},
     upgrade::Hello,
@@ -34,13 +35,6 @@ use crate::{
 
 /// Longest reason of a kick, in bytes: a close frame has room for 123 (RFC 6455, 5.5).
 const KICK_REASON_BYTES_MAX: usize = 100;
-/// How long a live message that a client had from another node may still come here: nodes hear the same message at
-/// different times, healthy servers of a cluster within milliseconds.
-const HAD_FOR: Duration = Duration::from_secs(10);
-
-/// Ids of live messages that are remembered while a client moves to another node, the latest: a second at 4,096 messages.
-const REMEMBERED_MAX: usize = 4096;
-
 /// How long whoever changes a session is kept waiting for its record: as any write to the store.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Before the end of a session that could not be written is asked about again: as the registry tries it.
@@ -74,18 +68,12 @@ pub(crate) struct Stay {
     pub(crate) broken: bool,
     /// Why an operator or a service has ended it.
     pub(crate) kicked: Option<String>,
-    /// Since [`Stay::remember`]; `None` before.
-    remembered: Option<VecDeque<u64>>,
+    /// Ids of live messages, since [`Stay::remember`].
+    pub(crate) remembered: Option<VecDeque<u64>>,
     /// What the node that had the session before has delivered live, while it may still come here.
-    had: Option<Box<Had>>,
+    pub(crate) had: Option<Box<Had>>,
     /// Reused between rounds.
     actions: Vec<Action>,
-}
-
-/// Live messages that a client has had from another node.
-struct Had {
-    ids: HashSet<u64>,
-    until: Instant,
 }
 
 /// A client that wants to be let in.
@@ -334,39 +322,6 @@ impl Stay {
         self.remembered = None;
     }
 
-    /// From now on the ids of live messages are remembered.
-    pub(crate) fn remember(&mut self) {
-        self.remembered.get_or_insert_default();
-    }
-
-    /// The ids that were, and those that another node has remembered.
-    pub(crate) fn remembered(&mut self) -> Vec<u64> {
-        let had = self.had.iter().flat_map(|had| &had.ids).copied();
-        self.remembered.take().unwrap_or_default().into_iter().chain(had).take(REMEMBERED_MAX).collect()
-    }
-
-    /// Live messages of these ids have come by another node, and are not to be written again, also if the bus brings them
-    /// here only later.
-    pub(crate) fn had_elsewhere(&mut self, ids: HashSet<u64>) {
-        // A stay that goes on here keeps what it knows.
-        if !ids.is_empty() {
-            self.had = Some(Box::new(Had { ids, until: now() + HAD_FOR }));
-        }
-    }
-
-    /// Keeps what is still to be written of what was taken from the outbox.
-    pub(crate) fn retain_wanted(&mut self, taken: &mut Vec<Taken>) {
-        let Some(had) = &self.had else { return };
-        taken.retain(|one| match one {
-            Taken::Frame(_, Some(label)) if label.offset == 0 => !had.ids.contains(&label.id),
-            Taken::Frame(..) | Taken::Gap(_) => true,
-        });
-        // What waits may have come before.
-        if had.until <= now() && self.member.outbox.is_empty() {
-            self.had = None;
-        }
-    }
-
     /// Takes answers that come from where the session was. One that was given up as lost is not given again.
     pub(crate) fn heard_late(&mut self, frames: Vec<v1::ServerFrame>) {
         for v1::ServerFrame { reply_to: id, frame } in frames {
@@ -414,14 +369,7 @@ impl Stay {
                 if !self.joining.is_empty() {
                     self.joined_up_to(label.as_deref());
                 }
-                if let (Some(remembered), Some(label)) = (&mut self.remembered, label)
-                    && label.offset == 0
-                {
-                    if remembered.len() == REMEMBERED_MAX {
-                        remembered.pop_front();
-                    }
-                    remembered.push_back(label.id);
-                }
+                self.remember_one(label.as_deref());
                 frame
             }
             Taken::Gap(gap) => {
@@ -492,6 +440,6 @@ impl Stay {
 }
 
 /// The time by the runtime's clock, which a simulation can hold still.
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

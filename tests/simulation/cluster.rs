@@ -160,6 +160,7 @@ impl Cluster {
         let (name, node) = choice[rng.usize(0..choice.len())];
         let (mine, theirs) = duplex([1024, 4096, 65536][rng.usize(0..3)]);
         let address: SocketAddr = ([127, 0, 0, 1], rng.u16(1024..)).into();
+        self.judge.lock().note(format_args!("{name}: is called by {address}"));
         let edge = Arc::clone(&node.edge);
         let hello = Hello { encoding: Encoding::Protobuf, address, token: None };
         tokio::spawn(async move { edge.serve_stream(theirs, hello).await });

@@ -1,11 +1,17 @@
 //! What really happened, and what was found to be wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use prost::Message as _;
 use tokio::time::Instant;
 use trestle_bus::{Message, Subject};
 use trestle_wire::v1;
+
+/// When the first seed began.
+pub(crate) static BEGAN: OnceLock<Instant> = OnceLock::new();
 
 /// The history of one seed.
 pub(crate) struct Judge {
@@ -29,8 +35,10 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new() -> Self {
+        let began = Instant::now();
+        BEGAN.get_or_init(|| began);
         Self {
-            began: Instant::now(),
+            began,
             trace: Vec::new(),
             faults: Vec::new(),
             logs: BTreeMap::new(),

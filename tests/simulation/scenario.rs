@@ -24,8 +24,9 @@ use crate::{
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 const CHANNELS: [&str; 5] = ["room:1", "short:1", "live:1", "tick:1", "inbox"];
-/// Until nothing moves any more: gaps are read again for 18 s, a dead node is known after 12 s, connects take 12 s.
-const QUIET: Duration = Duration::from_secs(50);
+/// Until nothing moves any more: gaps are read again for 18 s, a dead node is known after 12 s, connects take 12 s, and an
+/// answer that is to come from another node is given up after 65 s.
+const QUIET: Duration = Duration::from_secs(80);
 /// Until a presence that is asked for is there.
 const ASKED: Duration = Duration::from_secs(4);
 

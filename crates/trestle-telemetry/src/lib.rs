@@ -9,6 +9,7 @@ pub mod logs;
 pub mod metrics;
 pub mod trace;
 
+mod counter;
 mod export;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use trestle_wire::NodeId;
 
 pub use config::{LogFormat, TelemetryConfig};
+pub use counter::{Counter, Sharded};
 pub use trace::{Kind, Span, TraceContext, Tracer};
 
 /// How long a stopping process waits for its last spans to be exported: one batch takes milliseconds, and a tenth of the

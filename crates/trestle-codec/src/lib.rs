@@ -15,15 +15,17 @@ mod envelope;
 mod frame;
 mod json;
 mod limits;
+mod message;
 mod protobuf;
 mod writer;
 
 use bytes::Bytes;
 use trestle_schema::Catalogue;
 
-pub use encode::{Encoded, encode, join};
+pub use encode::encode;
 pub use frame::{Frame, Inbound, Page, Rejected, Resume, Since, Typed};
 pub use limits::{HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, Limits, RESUME_CHANNELS_MAX, RESUME_OUTSTANDING_MAX};
+pub use message::{Encoded, join};
 
 /// How frames are written on a WebSocket: chosen by the client, by subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

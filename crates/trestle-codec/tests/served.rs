@@ -186,7 +186,7 @@ proptest! {
     #[test]
     fn what_reflection_reads_from_the_json_is_the_frame(frame in server_frame()) {
         let json = encode(Encoding::Json, &frame, catalogue());
-        let json = canonical(&frame, serde_json::from_slice(json.as_bytes()).expect("JSON"));
+        let json = canonical(&frame, serde_json::from_slice(json.payload()).expect("JSON"));
         let options = DeserializeOptions::new().deny_unknown_fields(true);
         let read = DynamicMessage::deserialize_with_options(SERVER_FRAME.clone(), &json, &options);
         let read = read.unwrap_or_else(|fault| panic!("{fault}: {json}"));
@@ -198,13 +198,13 @@ proptest! {
         let all = |encoding| frames.iter().map(|frame| encode(encoding, frame, catalogue())).collect::<Vec<_>>();
 
         let alone: Vec<Value> = all(Encoding::Json).iter()
-            .map(|frame| serde_json::from_slice(frame.as_bytes()).expect("JSON")).collect();
-        let joined: Value = serde_json::from_slice(&join(Encoding::Json, &all(Encoding::Json))).expect("JSON");
+            .map(|frame| serde_json::from_slice(frame.payload()).expect("JSON")).collect();
+        let joined: Value = serde_json::from_slice(join(Encoding::Json, &all(Encoding::Json)).payload()).expect("JSON");
         let expected = if alone.len() == 1 { alone[0].clone() } else { Value::Array(alone) };
         prop_assert_eq!(joined, expected);
 
         let joined = join(Encoding::Protobuf, &all(Encoding::Protobuf));
-        prop_assert_eq!(v1::ServerFrames::decode(joined).expect("ServerFrames").frames, frames);
+        prop_assert_eq!(v1::ServerFrames::decode(joined.payload()).expect("ServerFrames").frames, frames);
     }
 
     #[test]
@@ -221,7 +221,7 @@ proptest! {
         for frame in frames {
             let frame = v1::ServerFrame { reply_to: 1, frame: Some(frame) };
             let json = encode(Encoding::Json, &frame, catalogue());
-            prop_assert!(serde_json::from_slice::<Value>(json.as_bytes()).is_ok());
+            prop_assert!(serde_json::from_slice::<Value>(json.payload()).is_ok());
         }
     }
 }

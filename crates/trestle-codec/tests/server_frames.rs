@@ -19,7 +19,7 @@ fn frame(reply_to: u32, frame: Frame) -> v1::ServerFrame {
 }
 
 fn json(frame: &v1::ServerFrame) -> String {
-    String::from_utf8(encode(Encoding::Json, frame, catalogue()).as_bytes().to_vec()).expect("JSON is UTF-8")
+    String::from_utf8(encode(Encoding::Json, frame, catalogue()).payload().to_vec()).expect("JSON is UTF-8")
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn protobuf_clients_get_the_payload_as_it_came() {
     let unknown = Bytes::from_static(b"\xaa\x06\x01x");
     let sent = frame(0, Frame::Delivery(envelope("test.v1.Thing", unknown.clone())));
     let bytes = encode(Encoding::Protobuf, &sent, catalogue());
-    let got = v1::ServerFrames::decode(bytes.as_bytes().clone()).expect("ServerFrames");
+    let got = v1::ServerFrames::decode(bytes.payload()).expect("ServerFrames");
     assert_eq!(got.frames, [sent]);
 }
 
@@ -150,14 +150,14 @@ fn frames_are_joined_into_one_message() {
     let encoded = |encoding| frames.iter().map(|frame| encode(encoding, frame, catalogue())).collect::<Vec<Encoded>>();
 
     let json = encoded(Encoding::Json);
-    assert_eq!(join(Encoding::Json, &json[..1]), r#"{"replyTo":1,"pong":{}}"#);
+    assert_eq!(join(Encoding::Json, &json[..1]).payload(), br#"{"replyTo":1,"pong":{}}"#);
     assert_eq!(
-        join(Encoding::Json, &json),
-        r#"[{"replyTo":1,"pong":{}},{"replyTo":2,"pong":{}},{"replyTo":3,"pong":{}}]"#
+        join(Encoding::Json, &json).payload(),
+        br#"[{"replyTo":1,"pong":{}},{"replyTo":2,"pong":{}},{"replyTo":3,"pong":{}}]"#
     );
-    assert_eq!(join(Encoding::Json, &[]), "[]");
+    assert_eq!(join(Encoding::Json, &[]).payload(), b"[]");
 
     let whole = v1::ServerFrames { frames: frames.clone() };
-    assert_eq!(join(Encoding::Protobuf, &encoded(Encoding::Protobuf)), whole.encode_to_vec());
-    assert_eq!(join(Encoding::Protobuf, &[]), "");
+    assert_eq!(join(Encoding::Protobuf, &encoded(Encoding::Protobuf)).payload(), whole.encode_to_vec());
+    assert_eq!(join(Encoding::Protobuf, &[]).payload(), b"");
 }

@@ -21,9 +21,6 @@ pub struct EdgeConfig {
     pub handshake_timeout: Duration,
     /// Largest WebSocket message taken from a client, in bytes; a larger one closes the connection with 1009.
     pub frame_bytes_max: usize,
-    /// Bytes of the read buffer of each socket. 4 KiB x 100,000 sockets are 400 MiB; larger messages still fit, in more
-    /// reads.
-    pub read_buffer_bytes: usize,
     /// How long one write may make no progress before the client is taken for stalled and closed with 4000.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -80,7 +77,6 @@ impl Default for EdgeConfig {
             connections_max: 200_000,
             handshake_timeout: Duration::from_secs(5),
             frame_bytes_max: 64 * 1024,
-            read_buffer_bytes: 4 * 1024,
             write_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             handled_timeout: Duration::from_secs(30),
@@ -108,9 +104,6 @@ impl EdgeConfig {
         }
         if !(1024..=16 * 1024 * 1024).contains(&self.frame_bytes_max) {
             faults.push(format!("edge.frame_bytes_max ({}) must be from 1024 to 16777216", self.frame_bytes_max));
-        }
-        if !(512..=1024 * 1024).contains(&self.read_buffer_bytes) {
-            faults.push(format!("edge.read_buffer_bytes ({}) must be from 512 to 1048576", self.read_buffer_bytes));
         }
         for (key, value) in [
             ("handshake_timeout", self.handshake_timeout),

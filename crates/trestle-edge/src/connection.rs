@@ -12,7 +12,6 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use trestle_codec::{Frame, Inbound, Rejected, decode, encode};
 use trestle_hub::Mail;
 use trestle_session::{Event, State, Taken, survives};
@@ -27,6 +26,7 @@ use crate::{
     lane::Done,
     part::{End, part},
     resume::{self, Arrival},
+    signal::Waiting,
     stay::{Admit, Asked, Stay},
     upgrade::Hello,
     websocket::{Step, Stream, WebSocket},
@@ -40,13 +40,12 @@ const SOURCES: usize = 4;
 /// Serves one client until it goes or is parted from; `place` is free again after that.
 pub(crate) async fn run<S: Stream>(
     edge: Arc<Edge>,
-    mut socket: WebSocket<S>,
+    mut socket: Box<WebSocket<S>>,
     hello: Hello,
     place: OwnedSemaphorePermit,
 ) {
     edge.metrics.connections.inc();
-    let connection = Connection::new(&edge, hello);
-    let (end, mut stay) = connection.serve(&mut socket).await;
+    let (end, mut stay) = Connection::new(&edge, hello).serve(&mut socket).await;
     let why = stay.as_mut().and_then(|stay| stay.kicked.take());
     if let Some(stay) = stay {
         Box::pin(part(&edge, stay, end)).await;
@@ -77,8 +76,6 @@ impl Next {
     }
 }
 
-type Signal = Pin<Box<WaitForCancellationFutureOwned>>;
-
 pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
     pub(crate) hello: Hello,
@@ -91,9 +88,8 @@ pub(crate) struct Connection {
     /// Rings at the next deadline or before it: it is moved only when a deadline comes nearer, not for every sign of
     /// life, since moving a timer takes a lock that all connections share.
     timer: Pin<Box<Sleep>>,
-    /// The node's signals, listened to once and not anew in every round, for the same reason.
-    drain: Signal,
-    stop: Signal,
+    /// Waits for the node's drain, then for its stop.
+    signal: Option<Waiting>,
     /// Whether the client was read from in the last round.
     reading: bool,
     draining: bool,
@@ -119,13 +115,13 @@ enum Came {
 }
 
 impl Connection {
-    fn new(edge: &Arc<Edge>, hello: Hello) -> Self {
+    /// On the heap: what a future is given and what it keeps of it would both have room in the task.
+    fn new(edge: &Arc<Edge>, hello: Hello) -> Box<Self> {
         let stay = Stay::new(edge, hello.encoding, hello.address);
         let age = edge.config.connection_age_max.map(|age| Instant::now() + age.mul_f64(fastrand::f64() * 0.2 + 0.9));
-        Self {
+        Box::new(Self {
             timer: Box::pin(sleep_until(Instant::from_std(stay.session.wakes_at()))),
-            drain: Box::pin(edge.drain.clone().cancelled_owned()),
-            stop: Box::pin(edge.stop.clone().cancelled_owned()),
+            signal: None,
             edge: Arc::clone(edge),
             hello,
             stay,
@@ -137,19 +133,17 @@ impl Connection {
             turn: 0,
             leave_at: age,
             part_at: None,
-        }
+        })
     }
 
     /// The stay is `None` when it was given to whoever has the client's next socket.
-    async fn serve<S: Stream>(mut self, socket: &mut WebSocket<S>) -> (End, Option<Box<Stay>>) {
+    async fn serve<S: Stream>(mut self: Box<Self>, socket: &mut WebSocket<S>) -> (End, Option<Box<Stay>>) {
         loop {
             let next = match self.wait(socket).await {
                 Came::Socket(step) => self.step(socket, step),
                 Came::Taken => {
-                    let close = self.write_taken(socket);
-                    // Most of the time the kernel takes it at once.
-                    socket.flush_now().await;
-                    Next::part(close)
+                    self.write_taken(socket);
+                    Next::Go
                 }
                 Came::Overflow => {
                     self.stay.give_up_stream();
@@ -173,7 +167,7 @@ impl Connection {
                 },
                 Came::Deadline => self.deadline(socket),
                 Came::Drain => {
-                    self.draining = true;
+                    (self.draining, self.signal) = (true, None);
                     Next::Go
                 }
                 Came::Stop => Next::End(End::Close(CloseCode::Restart)),
@@ -230,7 +224,7 @@ impl Connection {
         let End::Close(code) = end else { return };
         if code != CloseCode::Slow && !self.stay.broken {
             self.stay.member.outbox.take(usize::MAX, &mut self.taken);
-            let _failed = self.write_taken(socket);
+            self.write_taken(socket);
         }
         if !survives(code) {
             // From here on nothing is counted as delivered that is not written.
@@ -239,6 +233,8 @@ impl Connection {
     }
 
     async fn wait<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Came {
+        // Most of the time the kernel takes it at once.
+        socket.flush_now().await;
         let read = self.reads();
         let wakes = read.then(|| Instant::from_std(self.stay.session.wakes_at()));
         let stalls = socket.unflushed_since().map(|since| since + self.edge.config.write_timeout);
@@ -246,7 +242,7 @@ impl Connection {
         self.arm(deadline);
         self.turn = (self.turn + 1) % SOURCES;
         let (draining, writable, first) = (self.draining, socket.writable(), self.turn);
-        let Self { stay, taken, timer, drain, stop, .. } = self;
+        let Self { edge, stay, taken, timer, signal, .. } = self;
         poll_fn(|context| {
             for source in 0..SOURCES {
                 let came = match (first + source) % SOURCES {
@@ -267,11 +263,11 @@ impl Connection {
             if deadline.is_some() && timer.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Came::Deadline);
             }
-            // A stop never comes before the drain, and each signal that is looked at takes a lock of its own.
+            // A stop never comes before the drain.
             if draining {
-                stop.as_mut().poll(context).map(|()| Came::Stop)
+                edge.stop.poll(signal, context).map(|()| Came::Stop)
             } else {
-                drain.as_mut().poll(context).map(|()| Came::Drain)
+                edge.drain.poll(signal, context).map(|()| Came::Drain)
             }
         })
         .await
@@ -358,8 +354,8 @@ impl Connection {
 
     /// Does what needs the socket.
     fn obey<S: Stream>(&mut self, socket: &mut WebSocket<S>, asked: Asked) -> Next {
-        if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
-            return Next::End(End::Close(CloseCode::Internal));
+        if asked.ping {
+            socket.ping(self.stay.replay.count());
         }
         match asked.admit {
             Some(admit) => Next::Admit(admit),
@@ -369,9 +365,10 @@ impl Connection {
 
     /// Asks the gate.
     async fn admit<S: Stream>(&mut self, socket: &mut WebSocket<S>, admit: Admit) -> Next {
+        let stopped = self.edge.stop.raised();
         let admitted = tokio::select! {
             admitted = resume::admit(&mut self.stay, &mut self.hello, admit) => admitted,
-            () = self.edge.stop.cancelled() => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
+            () = stopped => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
         };
         match admitted {
             Ok(arrival) => Next::part(self.arrive(socket, arrival)),
@@ -402,11 +399,9 @@ impl Connection {
                 self.stay.replay.wrote(frame.clone());
                 frames.push(frame);
             }
-            if self.write(socket, &frames).is_some() {
-                return Some(CloseCode::Internal);
-            }
-            if asked.ping && socket.ping(self.stay.replay.count()).is_err() {
-                return Some(CloseCode::Internal);
+            self.write(socket, &frames);
+            if asked.ping {
+                socket.ping(self.stay.replay.count());
             }
         } else {
             // Its window has just ended: the client begins anew.

@@ -22,7 +22,7 @@ use trestle_wire::{ChannelName, NodeId, Refusal, Subjects, v1};
 
 use crate::{
     EdgeConfig, Hello, Stream, admission::Admission, coming::Coming, connection, handled::Handled, metrics::Metrics,
-    stay::Stay, upgrade, websocket::WebSocket,
+    signal::Signal, stay::Stay, upgrade, websocket::WebSocket,
 };
 
 /// Session events that may wait for the bus; more are dropped and counted. 4,096 x 200 B are 800 KiB.
@@ -100,10 +100,10 @@ pub struct Edge {
     pub(crate) told_to_drain: CancellationToken,
     /// Cancelled when the node takes no more clients.
     pub(crate) leaving: CancellationToken,
-    /// Cancelled when clients are parted from.
-    pub(crate) drain: CancellationToken,
-    /// Cancelled when it stops whatever is left.
-    pub(crate) stop: CancellationToken,
+    /// Raised when clients are parted from.
+    pub(crate) drain: Signal,
+    /// Raised when it stops whatever is left.
+    pub(crate) stop: Signal,
 }
 
 impl Edge {
@@ -142,8 +142,8 @@ impl Edge {
             events,
             told_to_drain: CancellationToken::new(),
             leaving: CancellationToken::new(),
-            drain: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            drain: Signal::default(),
+            stop: Signal::default(),
         });
         edge.listen_to_neighbours().await?;
         edge.background.spawn(publish_events(Arc::downgrade(&edge), waiting));
@@ -165,9 +165,7 @@ impl Edge {
             return;
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
-        let sizes = &self.config;
-        let (buffer, most) = (sizes.read_buffer_bytes, sizes.frame_bytes_max);
-        let socket = WebSocket::new(stream, Bytes::new(), hello.encoding, buffer, most).await;
+        let socket = WebSocket::new(stream, Bytes::new(), hello.encoding, self.config.frame_bytes_max);
         connection::run(Arc::clone(self), socket, hello, place).await;
     }
 
@@ -192,11 +190,11 @@ impl Edge {
         self.nodes.set_draining();
         self.ask_all_to_leave(deadline / 2).await;
         // From here on connections read no further frames.
-        self.drain.cancel();
+        self.drain.raise();
         self.tasks.close();
         if tokio::time::timeout_at(end, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), ?deadline, "connections left at the deadline are cut");
-            self.stop.cancel();
+            self.stop.raise();
             // Each has its close frame to write, and gives the client time to take it.
             let _all = tokio::time::timeout(self.config.close_timeout, self.tasks.wait()).await;
         }

@@ -134,8 +134,13 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
         return handover;
     }
     handover.live_ids = stay.remembered();
-    handover.frames =
-        stay.replay.since(handover.first).into_iter().flatten().map(|frame| frame.as_bytes().clone()).collect();
+    handover.frames = stay
+        .replay
+        .since(handover.first)
+        .into_iter()
+        .flatten()
+        .map(|frame| Bytes::copy_from_slice(frame.payload()))
+        .collect();
     let Some(mut rest) = rest(&stay.member).await else {
         tracing::warn!(session = handover.session_id, "what was spilled for a session cannot be read back");
         give_up_stream(&mut handover);
@@ -148,7 +153,7 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
         {
             handover.live_ids.push(label.id);
         }
-        handover.frames.push(stay.finished(taken).as_bytes().clone());
+        handover.frames.push(Bytes::copy_from_slice(stay.finished(taken).payload()));
     }
     handover
 }
@@ -185,7 +190,7 @@ async fn rest(member: &Member) -> Option<Vec<Taken>> {
 /// too long, and those that another node was to send here.
 async fn send_late(mut stay: Box<Stay>, node: NodeId) {
     let edge: Arc<Edge> = Arc::clone(&stay.edge);
-    let stop = edge.stop.clone().cancelled_owned();
+    let stop = edge.stop.raised();
     tokio::pin!(stop);
     let end = Instant::now() + LATE_MAX;
     while !stay.lane.is_idle() {

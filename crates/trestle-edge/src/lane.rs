@@ -58,7 +58,8 @@ pub(crate) struct Lane {
     queue: VecDeque<(Doing, usize)>,
     /// Bytes of payload in the queue.
     bytes: usize,
-    beside: FuturesUnordered<Doing>,
+    /// On the heap, and only while there is some: the set alone is 100 bytes and more.
+    beside: Option<Box<FuturesUnordered<Doing>>>,
 }
 
 impl Lane {
@@ -74,7 +75,7 @@ impl Lane {
 
     /// To be done at once.
     pub(crate) fn beside(&mut self, doing: Doing) {
-        self.beside.push(doing);
+        self.beside.get_or_insert_default().push(doing);
     }
 
     /// Whether the client may be read from.
@@ -84,12 +85,12 @@ impl Lane {
 
     /// Whether nothing is being done.
     pub(crate) fn is_idle(&self) -> bool {
-        self.current.is_none() && self.beside.is_empty()
+        self.current.is_none() && self.beside.is_none()
     }
 
     /// Does what is to be done in order to its end, and drops the rest: the client is gone, and what it sent before counts.
     pub(crate) async fn finish(&mut self) {
-        self.beside.clear();
+        self.beside = None;
         while self.current.is_some() {
             // What came of it, nobody is there to be told.
             drop(self.next().await);
@@ -112,8 +113,14 @@ impl Lane {
             });
             return Poll::Ready(done);
         }
-        match Pin::new(&mut self.beside).poll_next(context) {
-            Poll::Ready(Some(done)) => Poll::Ready(done),
+        let Some(beside) = &mut self.beside else { return Poll::Pending };
+        match Pin::new(&mut **beside).poll_next(context) {
+            Poll::Ready(Some(done)) => {
+                if beside.is_empty() {
+                    self.beside = None;
+                }
+                Poll::Ready(done)
+            }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }

@@ -31,6 +31,9 @@ mod part;
 mod pending;
 mod resume;
 mod seats;
+mod signal;
+#[cfg(test)]
+mod sizes;
 mod spend;
 mod stay;
 mod upgrade;

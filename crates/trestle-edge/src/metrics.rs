@@ -2,9 +2,10 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use trestle_telemetry::Counter;
 use trestle_wire::{CloseCode, Reason, v1};
 
 /// Why something was refused or dropped.

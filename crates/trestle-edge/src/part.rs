@@ -17,16 +17,20 @@ use crate::{
 };
 
 /// Tells a client to come again after `wait`, since too many have come at once.
-pub(crate) async fn turn_away<S: Stream>(edge: &Edge, mut socket: WebSocket<S>, encoding: Encoding, wait: Duration) {
+pub(crate) async fn turn_away<S: Stream>(
+    edge: &Edge,
+    mut socket: Box<WebSocket<S>>,
+    encoding: Encoding,
+    wait: Duration,
+) {
     edge.metrics.turned_away.inc();
     edge.metrics.refused(Reason::TooBusy.row().word);
     let refusal = Refusal::new(Reason::TooBusy, "too many clients come at once").retry_after(wait);
     let error = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Error(refusal.into())) };
     let frame = encode(encoding, &error, &edge.schemas.current());
-    if socket.write(frame.as_bytes().clone()).is_ok() {
-        edge.metrics.closed(CloseCode::Busy);
-        socket.close(CloseCode::Busy, None, edge.config.close_timeout).await;
-    }
+    socket.write(frame.message().clone());
+    edge.metrics.closed(CloseCode::Busy);
+    socket.close(CloseCode::Busy, None, edge.config.close_timeout).await;
 }
 
 /// Takes the socket away from a stay. It goes on without one, or ends: then seats, presence, requests and waits go here,

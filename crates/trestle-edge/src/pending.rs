@@ -27,9 +27,7 @@ enum Came {
 
 /// Keeps `stay` until its client comes back or its time is over.
 pub(crate) async fn keep(mut stay: Box<Stay>) {
-    let drain = stay.edge.drain.clone().cancelled_owned();
-    let stop = stay.edge.stop.clone().cancelled_owned();
-    tokio::pin!(drain, stop);
+    let (mut drain, mut stop) = (stay.edge.drain.raised(), stay.edge.stop.raised());
     // Once the node stops: until when requests may end.
     let mut leaving = None;
     let _counted = stay.edge.metrics.pend();

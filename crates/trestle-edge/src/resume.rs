@@ -296,7 +296,7 @@ impl Visit<'_> {
         if !handed_over {
             stay.tell_gap("", GapReason::Failover);
         }
-        let before = handover.frames.into_iter().skip(skip).map(Encoded::from_finished);
+        let before = handover.frames.iter().skip(skip).map(|frame| Encoded::from_payload(stay.encoding, frame));
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
         let (outstanding, settled): (Vec<_>, Vec<_>) =
             self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));

@@ -22,7 +22,13 @@ use trestle_hub::Seat;
 use trestle_session::{Event, Label, State};
 use trestle_wire::{ChannelName, GroupName, NodeId, Refusal, v1};
 
-use crate::{act::Again, handover::LATE_MAX, lane::Regrouped, stay::Stay, wish::Wish};
+use crate::{
+    act::Again,
+    handover::LATE_MAX,
+    lane::Regrouped,
+    stay::{Seats, Stay},
+    wish::Wish,
+};
 
 /// Before a group that could not be joined is tried again: as a room's log.
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
@@ -70,6 +76,9 @@ impl Stay {
         waiting.remove(at);
         if waiting.is_empty() {
             self.joining.remove(channel);
+            if self.joining.is_empty() {
+                self.joining = Seats::default();
+            }
         }
         true
     }
@@ -135,18 +144,18 @@ impl Stay {
         }
         if let Entry::Vacant(free) = self.seats.entry(channel) {
             self.member.facts.lock().subscriptions.push(free.key().clone());
-            free.insert(listening);
+            free.insert(Box::new(listening));
         }
     }
 
     /// What the session listens to, all of it with nothing missing.
     pub(crate) fn subscriptions(&self) -> Vec<v1::Subscribed> {
-        let heard = |(channel, listening): (&ChannelName, &Listening)| v1::Subscribed {
+        let heard = self.seats.iter().map(|(channel, listening)| v1::Subscribed {
             channel: channel.to_string(),
             recovered: true,
             offset: listening.seat.offset(),
-        };
-        self.seats.iter().map(heard).collect()
+        });
+        heard.collect()
     }
 
     /// Leaves all channels.
@@ -305,10 +314,11 @@ impl Stay {
 
     /// The channels where it should be seen by others and is not.
     fn unseen(&self) -> Vec<ChannelName> {
-        let gone = |(channel, listening): (&ChannelName, &Listening)| {
-            (listening.present.is_none() && self.edge.has_presence(channel)).then(|| channel.clone())
-        };
-        self.seats.iter().filter_map(gone).collect()
+        let gone = self
+            .seats
+            .iter()
+            .filter(|(channel, listening)| listening.present.is_none() && self.edge.has_presence(channel));
+        gone.map(|(channel, _)| channel.clone()).collect()
     }
 }
 

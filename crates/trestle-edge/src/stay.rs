@@ -4,6 +4,7 @@
 //! ([`Wish::Yield`](crate::wish::Wish::Yield)); when it drops it, seats, groups, presence and requests go with it.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, DefaultHasher},
     net::SocketAddr,
@@ -43,6 +44,11 @@ const END_PAUSE: Duration = Duration::from_secs(1);
 /// Seats by name, of one client's choice; in the same order each time a seed is played.
 pub(crate) type Seats<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
+thread_local! {
+    /// What a session wants done, of one event; empty between two. Each would keep room for four, of 400 bytes.
+    static ACTIONS: Cell<Vec<Action>> = const { Cell::new(Vec::new()) };
+}
+
 /// All that is held for a client.
 pub(crate) struct Stay {
     pub(crate) edge: Arc<Edge>,
@@ -50,7 +56,7 @@ pub(crate) struct Stay {
     pub(crate) session: Session,
     pub(crate) member: Arc<Member>,
     pub(crate) lane: Lane,
-    pub(crate) seats: Seats<ChannelName, Listening>,
+    pub(crate) seats: Seats<ChannelName, Box<Listening>>,
     /// Channels that are on their way to a seat.
     pub(crate) joining: Seats<ChannelName, Vec<Joining>>,
     pub(crate) groups: Seats<GroupName, Seat>,
@@ -72,8 +78,6 @@ pub(crate) struct Stay {
     pub(crate) remembered: Option<VecDeque<u64>>,
     /// What the node that had the session before has delivered live, while it may still come here.
     pub(crate) had: Option<Box<Had>>,
-    /// Reused between rounds.
-    actions: Vec<Action>,
 }
 
 /// A client that wants to be let in.
@@ -137,7 +141,6 @@ impl Stay {
             kicked: None,
             remembered: None,
             had: None,
-            actions: Vec::new(),
         })
     }
 }
@@ -166,7 +169,7 @@ impl Stay {
         let mut asked = Asked::default();
         let (mut joins, mut leaves) = (Vec::new(), Vec::new());
         let mut changed = false;
-        let mut actions = std::mem::take(&mut self.actions);
+        let mut actions = ACTIONS.take();
         self.session.on(event, now(), &mut actions);
         for action in actions.drain(..) {
             match action {
@@ -189,7 +192,7 @@ impl Stay {
                 action => self.act(action),
             }
         }
-        self.actions = actions;
+        ACTIONS.set(actions);
         if let Some(asks) = done.take_if(|_| changed) {
             done = Some(self.confirm(asks));
         } else if changed {

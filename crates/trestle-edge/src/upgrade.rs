@@ -67,17 +67,12 @@ pub(crate) async fn upgrade(
         // What comes back is the very socket that `accept` gave to hyper, and what was read too far.
         match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
-                let (read, sizes) = (parts.read_buf, &task.config);
-                let socket = WebSocket::new(
-                    parts.io.into_inner(),
-                    read,
-                    hello.encoding,
-                    sizes.read_buffer_bytes,
-                    sizes.frame_bytes_max,
-                );
+                let (stream, most) = (parts.io.into_inner(), task.config.frame_bytes_max);
+                let socket = WebSocket::new(stream, parts.read_buf, hello.encoding, most);
                 match turn {
-                    Ok(()) => connection::run(task.clone(), socket.await, hello, place).await,
-                    Err(wait) => part::turn_away(&task, socket.await, hello.encoding, wait).await,
+                    Ok(()) => connection::run(task.clone(), socket, hello, place).await,
+                    // On the heap: it is as large as what it reads into, and every connection's task would be.
+                    Err(wait) => Box::pin(part::turn_away(&task, socket, hello.encoding, wait)).await,
                 }
             }
             Err(_) => tracing::error!("the socket under the upgrade is no TCP stream; serve the edge by `Accept`"),

@@ -1,39 +1,47 @@
 //! Read and write: a socket on one side, WebSocket messages on the other.
 //!
-//! tungstenite keeps RFC 6455; what is ours are its limits, and that reading and writing go on side by side in one task:
-//! a client that does not read is still heard.
+//! Reading and writing go on side by side in one task: a client that does not read is still heard. While nothing comes and
+//! nothing goes, no buffer is held: all connections of a thread read into one.
+
+mod inbound;
+mod outgoing;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
-    io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::{Sink as _, Stream as _};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::{Instant, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message, Utf8Bytes,
-        error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode as Code},
-    },
 };
 use trestle_codec::Encoding;
 use trestle_wire::{CloseCode, Reason, Refusal};
 
-/// Bytes gathered before a write: a batch of small frames is one system call.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+use inbound::{Inbound, Received};
+use outgoing::Outgoing;
+
+/// Bytes read at a time: what one system call is worth, and small enough to stay in the processor's cache.
+const READ_BYTES: usize = 16 * 1024;
 /// Pings answered while nothing leaves; then no more is read. 64 x 127 bytes are 8 KiB for a client that only asks.
 const PONGS_MAX: u32 = 64;
 /// Bytes thrown away at a time while a closing client still sends.
 const DISCARD_BYTES: usize = 4 * 1024;
+/// The first bytes of whole control frames (RFC 6455, 5.5).
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
+
+thread_local! {
+    /// What a connection of this thread is reading into.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
 
 /// What a WebSocket is spoken on.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -42,11 +50,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 /// A client's WebSocket.
 pub(crate) struct WebSocket<S> {
-    inner: WebSocketStream<S>,
+    stream: S,
     encoding: Encoding,
-    /// Since when something written is not yet with the kernel.
+    inbound: Inbound,
+    /// What was read behind the last message.
+    rest: Bytes,
+    outgoing: Outgoing,
+    /// Since when the kernel takes nothing more.
     unflushed: Option<Instant>,
-    /// Pings that were answered since then.
+    /// Pings that were answered since the kernel had everything.
     pongs: u32,
 }
 
@@ -70,29 +82,23 @@ pub(crate) enum Step {
 }
 
 impl<S: Stream> WebSocket<S> {
-    /// Takes a socket after the upgrade, with the bytes that were read too far.
-    pub(crate) async fn new(
-        stream: S,
-        read: Bytes,
-        encoding: Encoding,
-        read_buffer_bytes: usize,
-        frame_bytes_max: usize,
-    ) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(read_buffer_bytes)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            // Bounded by what is handed to it: a batch from the outbox only when the one before is with the kernel, and
-            // `PONGS_MAX` answers to pings.
-            .max_write_buffer_size(usize::MAX)
-            .max_message_size(Some(frame_bytes_max))
-            .max_frame_size(Some(frame_bytes_max));
-        let inner = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
-        Self { inner, encoding, unflushed: None, pongs: 0 }
+    /// Takes a socket after the upgrade, with the bytes that were read too far. On the heap, as futures have room for what they
+    /// are given and again for what they keep of it.
+    pub(crate) fn new(stream: S, read: Bytes, encoding: Encoding, frame_bytes_max: usize) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            encoding,
+            inbound: Inbound::new(frame_bytes_max),
+            rest: read,
+            outgoing: Outgoing::default(),
+            unflushed: None,
+            pongs: 0,
+        })
     }
 
     /// Whether a batch can be written: the one before is with the kernel.
     pub(crate) fn writable(&self) -> bool {
-        self.unflushed.is_none()
+        self.outgoing.is_empty()
     }
 
     /// Since when the kernel takes nothing more, if so.
@@ -102,7 +108,7 @@ impl<S: Stream> WebSocket<S> {
 
     /// The next thing to happen, reading only if `read`.
     pub(crate) fn poll_step(&mut self, read: bool, context: &mut Context<'_>) -> Poll<Step> {
-        if self.unflushed.is_some()
+        if !self.outgoing.is_empty()
             && let Poll::Ready(flushed) = self.poll_flush(context)
         {
             return Poll::Ready(if flushed { Step::Flushed } else { Step::Gone });
@@ -110,39 +116,72 @@ impl<S: Stream> WebSocket<S> {
         if !read || self.pongs >= PONGS_MAX {
             return Poll::Pending;
         }
-        match Pin::new(&mut self.inner).poll_next(context) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(self.read(message)),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(broken(&error)),
-            Poll::Ready(None) => Poll::Ready(Step::Gone),
-            Poll::Pending => Poll::Pending,
+        let step = match ready!(self.poll_received(context)) {
+            Ok(Some(received)) => self.step(received),
+            Ok(None) => Step::Gone,
+            Err(refusal) => Step::Broken(refusal),
+        };
+        Poll::Ready(step)
+    }
+
+    /// What the client sends next; `None` if it is gone.
+    fn poll_received(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Received>, Refusal>> {
+        loop {
+            let rest = std::mem::take(&mut self.rest);
+            let mut input = &rest[..];
+            let mut received = self.inbound.next(&mut input)?;
+            self.rest = rest.slice_ref(input);
+            if received.is_some() {
+                return Poll::Ready(Ok(received));
+            }
+            let more = SCRATCH.with_borrow_mut(|scratch| -> Poll<Result<bool, Refusal>> {
+                let mut buffer = ReadBuf::new(scratch);
+                let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+                let mut input = buffer.filled();
+                if read.is_err() || input.is_empty() {
+                    return Poll::Ready(Ok(false));
+                }
+                received = self.inbound.next(&mut input)?;
+                self.rest = Bytes::copy_from_slice(input);
+                Poll::Ready(Ok(received.is_none()))
+            });
+            if !ready!(more)? {
+                return Poll::Ready(Ok(received));
+            }
         }
     }
 
     /// Whether all that was written is with the kernel now; `false` if it never will be.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        flushed.map(|flushed| {
-            if flushed.is_ok() {
+        match self.outgoing.poll_flush(&mut self.stream, context) {
+            Poll::Ready(flushed) => {
                 (self.unflushed, self.pongs) = (None, 0);
+                Poll::Ready(flushed.is_ok())
             }
-            flushed.is_ok()
-        })
+            Poll::Pending => {
+                self.unflushed.get_or_insert_with(Instant::now);
+                Poll::Pending
+            }
+        }
     }
 
-    /// Hands to the kernel what it takes at once; the rest, and any fault, is [`WebSocket::step`]'s.
+    /// Hands to the kernel what it takes at once; the rest, and any fault, is [`WebSocket::poll_step`]'s.
     pub(crate) async fn flush_now(&mut self) {
-        poll_fn(|context| {
-            let _flushed = self.poll_flush(context);
-            Poll::Ready(())
-        })
-        .await;
+        if !self.outgoing.is_empty() {
+            poll_fn(|context| {
+                let _flushed = self.poll_flush(context);
+                Poll::Ready(())
+            })
+            .await;
+        }
     }
 
-    fn read(&mut self, message: Message) -> Step {
-        match (message, self.encoding) {
-            (Message::Text(text), Encoding::Json) => Step::Message(text.into()),
-            (Message::Binary(bytes), Encoding::Protobuf) => Step::Message(bytes),
-            (Message::Text(_) | Message::Binary(_), encoding) => {
+    fn step(&mut self, received: Received) -> Step {
+        match (received, self.encoding) {
+            (Received::Text(message), Encoding::Json) | (Received::Binary(message), Encoding::Protobuf) => {
+                Step::Message(message)
+            }
+            (Received::Text(_) | Received::Binary(_), encoding) => {
                 let wanted = match encoding {
                     Encoding::Json => "text",
                     Encoding::Protobuf => "binary",
@@ -150,58 +189,57 @@ impl<S: Stream> WebSocket<S> {
                 let message = format!("{} carries {wanted} messages", encoding.subprotocol());
                 Step::Broken(Refusal::new(Reason::WrongOpcode, message))
             }
-            (Message::Ping(_), _) => {
-                // tungstenite has queued the pong.
+            (Received::Ping(payload), _) => {
                 self.pongs += 1;
-                self.unflushed.get_or_insert_with(Instant::now);
+                self.control(PONG, &payload);
                 Step::Alive
             }
-            (Message::Pong(echo), _) => Step::Pong(echo[..].try_into().ok().map(u64::from_be_bytes)),
-            (Message::Frame(_), _) => Step::Alive,
-            // RFC 6455, 7.4.1: 1000 means that the purpose is fulfilled; 1001 is a page that is left, and may be a reload.
-            (Message::Close(Some(frame)), _) if frame.code != Code::Normal => Step::Gone,
-            (Message::Close(_), _) => Step::Goodbye,
+            (Received::Pong(echo), _) => Step::Pong(echo[..].try_into().ok().map(u64::from_be_bytes)),
+            (Received::Close(code), _) => {
+                self.control(CLOSE, code.map(u16::to_be_bytes).as_ref().map_or(&[], |code| &code[..]));
+                // RFC 6455, 7.4.1: 1000 means that the purpose is fulfilled; 1001 is a page that is left, and may be a reload.
+                match code {
+                    None => Step::Goodbye,
+                    Some(code) if code == CloseCode::Normal.number() => Step::Goodbye,
+                    Some(_) => Step::Gone,
+                }
+            }
         }
     }
 
-    /// Queues one message of the subprotocol's kind; [`WebSocket::step`] carries it to the kernel.
-    pub(crate) fn write(&mut self, bytes: Bytes) -> io::Result<()> {
-        let message = match self.encoding {
-            Encoding::Json => Message::Text(Utf8Bytes::try_from(bytes).map_err(io::Error::other)?),
-            Encoding::Protobuf => Message::Binary(bytes),
-        };
-        self.queue(message)
+    /// Queues a finished WebSocket message of the subprotocol's kind; [`WebSocket::flush_now`] and
+    /// [`WebSocket::poll_step`] carry it to the kernel.
+    pub(crate) fn write(&mut self, message: Bytes) {
+        self.outgoing.push(message);
     }
 
     /// Queues a ping that says how many frames were written: its pong acks them.
-    pub(crate) fn ping(&mut self, written: u64) -> io::Result<()> {
-        self.queue(Message::Ping(Bytes::copy_from_slice(&written.to_be_bytes())))
+    pub(crate) fn ping(&mut self, written: u64) {
+        self.control(PING, &written.to_be_bytes());
     }
 
-    fn queue(&mut self, message: Message) -> io::Result<()> {
-        self.unflushed.get_or_insert_with(Instant::now);
-        match Pin::new(&mut self.inner).start_send(message) {
-            Ok(()) => Ok(()),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(io::Error::other(error)),
-        }
+    /// Queues a control frame; `payload` has at most 125 bytes.
+    fn control(&mut self, first: u8, payload: &[u8]) {
+        let mut frame = BytesMut::with_capacity(2 + payload.len());
+        frame.put_slice(&[first, payload.len() as u8]);
+        frame.put_slice(payload);
+        self.outgoing.push(frame.freeze());
     }
 
     /// Says why (`why` instead of the code's own words) and closes, and gives the client `patience` to take it: the close frame must not be lost to a reset
     /// because the client was still sending.
-    pub(crate) async fn close(mut self, code: CloseCode, why: Option<String>, patience: Duration) {
-        let reason = why.map_or_else(|| Utf8Bytes::from_static(code.reason()), Utf8Bytes::from);
-        let frame = CloseFrame { code: code.number().into(), reason };
+    pub(crate) async fn close(mut self: Box<Self>, code: CloseCode, why: Option<String>, patience: Duration) {
+        let mut payload = code.number().to_be_bytes().to_vec();
+        payload.extend_from_slice(why.as_deref().unwrap_or_else(|| code.reason()).as_bytes());
+        self.control(CLOSE, &payload);
         let part = async {
-            let sent = self.queue(Message::Close(Some(frame))).is_ok();
-            if !sent || poll_fn(|context| Pin::new(&mut self.inner).poll_flush(context)).await.is_err() {
+            if !poll_fn(|context| self.poll_flush(context)).await {
                 return;
             }
-            let stream = self.inner.get_mut();
             // A FIN after the close frame, then whatever still comes until the client's own FIN.
-            if stream.shutdown().await.is_ok() {
+            if self.stream.shutdown().await.is_ok() {
                 let mut discarded = [0; DISCARD_BYTES];
-                while matches!(stream.read(&mut discarded).await, Ok(read) if read > 0) {}
+                while matches!(self.stream.read(&mut discarded).await, Ok(read) if read > 0) {}
             }
         };
         // After that it is closed without ceremony.
@@ -209,26 +247,12 @@ impl<S: Stream> WebSocket<S> {
     }
 
     /// Answers the client's close frame.
-    pub(crate) async fn leave(mut self, patience: Duration) {
+    pub(crate) async fn leave(mut self: Box<Self>, patience: Duration) {
         let part = async {
-            if poll_fn(|context| Pin::new(&mut self.inner).poll_flush(context)).await.is_ok() {
-                let _closed = self.inner.get_mut().shutdown().await;
+            if poll_fn(|context| self.poll_flush(context)).await {
+                let _closed = self.stream.shutdown().await;
             }
         };
         let _in_time = timeout(patience, part).await;
     }
-}
-
-/// What an error of tungstenite means.
-fn broken(error: &Error) -> Step {
-    let refusal = match error {
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            Refusal::new(Reason::FrameTooLarge, format!("a message of {size} bytes; at most {max_size} are taken"))
-        }
-        Error::Utf8(_) => Refusal::new(Reason::InvalidUtf8, "the text message is not UTF-8"),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Step::Gone,
-        Error::Protocol(error) => Refusal::new(Reason::ProtocolError, error.to_string()),
-        _ => return Step::Gone,
-    };
-    Step::Broken(refusal)
 }

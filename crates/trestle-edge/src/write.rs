@@ -2,8 +2,8 @@
 //!
 //! What always holds: what is written is counted, and kept for a resume.
 
+use smallvec::SmallVec;
 use trestle_codec::{Encoded, join};
-use trestle_wire::CloseCode;
 
 use crate::{
     connection::Connection,
@@ -16,27 +16,27 @@ pub(crate) const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes after which a batch ends: what one write can hand to the kernel's default send buffer.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 
+/// Frames that need no allocation on their way: most batches.
+const FRAMES_INLINE: usize = 16;
 /// Slots that an idle connection keeps between two writes: 8 x 56 B.
 const TAKEN_KEPT: usize = 8;
 
 impl Connection {
     /// Counts, keeps for a resume and writes what was taken from the outbox.
-    pub(crate) fn write_taken<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Option<CloseCode> {
+    pub(crate) fn write_taken<S: Stream>(&mut self, socket: &mut WebSocket<S>) {
         let mut taken = std::mem::take(&mut self.taken);
         self.stay.retain_wanted(&mut taken);
-        let mut frames = Vec::with_capacity(taken.len());
-        frames.extend(taken.drain(..).map(|one| self.stay.finished(one)));
+        let frames: SmallVec<[_; FRAMES_INLINE]> = taken.drain(..).map(|one| self.stay.finished(one)).collect();
         if taken.capacity() <= TAKEN_KEPT {
             self.taken = taken;
         }
-        let close = self.write(socket, &frames);
+        self.write(socket, &frames);
         // Moved, not cloned: all receivers of a message share one count of its owners.
         frames.into_iter().for_each(|frame| self.stay.replay.wrote(frame));
-        close
     }
 
     /// Hands frames to the socket, several to a message.
-    pub(crate) fn write<S: Stream>(&self, socket: &mut WebSocket<S>, mut rest: &[Encoded]) -> Option<CloseCode> {
+    pub(crate) fn write<S: Stream>(&self, socket: &mut WebSocket<S>, mut rest: &[Encoded]) {
         let metrics = &self.edge.metrics;
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch(rest));
@@ -44,13 +44,9 @@ impl Connection {
             metrics.messages_out.inc();
             metrics.frames_out.inc_by(batch.len() as u64);
             metrics.bytes_out.inc_by(message.len() as u64);
-            if let Err(error) = socket.write(message) {
-                tracing::error!(%error, session = %self.stay.member.session, "a frame could not be written");
-                return Some(CloseCode::Internal);
-            }
+            socket.write(message.message().clone());
             rest = after;
         }
-        None
     }
 }
 

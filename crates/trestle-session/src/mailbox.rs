@@ -54,7 +54,9 @@ impl<T> Mailbox<T> {
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<T> {
         let mut inner = self.inner.lock();
         let Some(mail) = inner.mails.pop_front() else {
-            inner.reader = Some(context.waker().clone());
+            if !inner.reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
+                inner.reader = Some(context.waker().clone());
+            }
             return Poll::Pending;
         };
         if inner.mails.is_empty() {

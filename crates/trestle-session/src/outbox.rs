@@ -16,6 +16,10 @@ use trestle_wire::v1;
 
 use crate::{Label, Spills, label::NORMAL, lane::Waiting, overflow::Crowd};
 
+/// Slots of the queue that an idle client keeps: the least there is, 4 x 40 B, so that one message now and then needs no
+/// allocation.
+const SLOTS_KEPT: usize = 4;
+
 /// How much may wait in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
@@ -318,8 +322,8 @@ impl Queue {
         let count = most.min(self.plain.len());
         let taken = self.plain.drain(..count).inspect(|(frame, _)| self.bytes -= frame.len());
         into.extend(taken.map(|(frame, label)| Taken::Frame(frame, label)));
-        if self.plain.is_empty() {
-            // An idle client holds no queue: 40 bytes a slot x what a burst once needed x every session adds up.
+        if self.plain.is_empty() && self.plain.capacity() > SLOTS_KEPT {
+            // An idle client holds hardly a queue: what a burst once needed x every session adds up.
             self.plain = VecDeque::new();
         }
         Ok(())

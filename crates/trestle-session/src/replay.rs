@@ -96,8 +96,8 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
+    use trestle_codec::Encoding;
 
     use super::*;
 
@@ -107,11 +107,11 @@ mod tests {
     fn frame(number: u64, bytes: usize) -> Encoded {
         let mut body = vec![b'x'; bytes];
         body[..8].copy_from_slice(&number.to_be_bytes());
-        Encoded::from_finished(Bytes::from(body))
+        Encoded::from_payload(Encoding::Protobuf, &body)
     }
 
     fn number(frame: &Encoded) -> u64 {
-        u64::from_be_bytes(frame.as_bytes()[..8].try_into().unwrap())
+        u64::from_be_bytes(frame.payload()[..8].try_into().unwrap())
     }
 
     fn since(replay: &Replay, received: u64) -> Option<Vec<u64>> {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use prometheus_client::registry::Registry;
-use trestle_codec::Encoded;
+use trestle_codec::{Encoded, Encoding};
 use trestle_session::{Label, Spill, Spills};
 use trestle_spill::{Disk, SpillConfig};
 use trestle_wire::{ChannelName, v1::Overflow};
@@ -46,7 +46,7 @@ fn row(dir: Option<PathBuf>, sessions: usize, frames: usize, bytes: usize) {
     let channel = ChannelName::parse("room:1").expect("it is a channel's name");
     let label = Arc::new(Label { channel: Some(channel), offset: 1, overflow: Overflow::Spill, ..Label::default() });
     let mut spills: Vec<_> = (0..sessions).map(|_| disk.open().expect("nothing is taken yet")).collect();
-    let frame = Encoded::from_finished(vec![b'x'; bytes].into());
+    let frame = Encoded::from_payload(Encoding::Protobuf, &vec![b'x'; bytes]);
     let all = (sessions * frames) as u64;
     let (start, before) = (Instant::now(), Cpu::now());
     // How long a put takes that finds room; memory is full when the disk does not keep up.

@@ -5,9 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use foldhash::fast::FixedState;
-use trestle_codec::Encoded;
+use trestle_codec::{Encoded, Encoding};
 use trestle_session::Label;
 use trestle_wire::v1::{Overflow, Priority};
 
@@ -17,8 +16,8 @@ use crate::channels::Channels;
 pub(crate) type Waiting = (Encoded, Arc<Label>);
 
 /// Bytes of a record beside its frame: a hash of the rest (4), the frame's length (4), offset, id and key (8 each), the
-/// channel's number (4), policy and priority (1 each). Little-endian; nobody else ever reads it.
-pub(crate) const RECORD_BYTES: usize = 4 + 4 + 3 * 8 + 4 + 2;
+/// channel's number (4), policy, priority and encoding (1 each). Little-endian; nobody else ever reads it.
+pub(crate) const RECORD_BYTES: usize = 4 + 4 + 3 * 8 + 4 + 3;
 /// Bytes of the hash.
 const HASH_BYTES: usize = 4;
 /// Of the hash: any number will do, but with 0 a row of zeros would hash to something as dull.
@@ -39,8 +38,8 @@ pub(crate) fn write((frame, label): &Waiting, channels: &mut Channels, into: &mu
         into.extend_from_slice(&number.to_le_bytes());
     }
     into.extend_from_slice(&channels.enter(label.channel.as_ref()).to_le_bytes());
-    into.extend_from_slice(&[label.overflow as u8, label.priority as u8]);
-    into.extend_from_slice(frame.as_bytes());
+    into.extend_from_slice(&[label.overflow as u8, label.priority as u8, frame.encoding().index() as u8]);
+    into.extend_from_slice(frame.payload());
     let hash = hash(&into[start + HASH_BYTES..]);
     into[start..start + HASH_BYTES].copy_from_slice(&hash);
 }
@@ -71,9 +70,11 @@ pub(crate) fn read(bytes: &[u8], channels: &mut Channels) -> Found {
     if head[..HASH_BYTES] != hash(&record[HASH_BYTES..]) {
         return Found::Garbage;
     }
-    let (Ok(overflow), Ok(priority)) =
-        (Overflow::try_from(i32::from(head[36])), Priority::try_from(i32::from(head[37])))
-    else {
+    let (Ok(overflow), Ok(priority), Some(encoding)) = (
+        Overflow::try_from(i32::from(head[36])),
+        Priority::try_from(i32::from(head[37])),
+        Encoding::ALL.get(usize::from(head[38])),
+    ) else {
         return Found::Garbage;
     };
     let Some(channel) = u32::try_from(number(&head[32..36])).ok().and_then(|number| channels.leave(number)) else {
@@ -81,7 +82,7 @@ pub(crate) fn read(bytes: &[u8], channels: &mut Channels) -> Found {
     };
     let [offset, id, key] = [8, 16, 24].map(|at| number(&head[at..at + 8]));
     let label = Label { channel, offset, id, overflow, key, priority };
-    let frame = Encoded::from_finished(Bytes::copy_from_slice(&record[RECORD_BYTES..]));
+    let frame = Encoded::from_payload(*encoding, &record[RECORD_BYTES..]);
     Found::Record((frame, Arc::new(label)), all)
 }
 
@@ -111,7 +112,7 @@ mod tests {
             key: 1 << 63,
             priority: Priority::High,
         };
-        let frame = Encoded::from_finished(Bytes::from_static(b"{\"pong\":{}}"));
+        let frame = Encoded::from_payload(Encoding::Json, b"{\"pong\":{}}");
         let (mut channels, mut bytes) = (Channels::default(), Vec::new());
         write(&(frame.clone(), Arc::new(label.clone())), &mut channels, &mut bytes);
         assert_eq!(bytes.len(), bytes_of(&frame));
@@ -120,14 +121,14 @@ mod tests {
             assert!(matches!(read(&bytes[..cut], &mut channels), Found::Part(more) if more == needs), "{cut}");
         }
         let Found::Record((read, back), length) = read(&bytes, &mut channels) else { panic!("it is whole") };
-        assert_eq!((read.as_bytes(), &*back, length), (frame.as_bytes(), &label, bytes.len()));
+        assert_eq!((read, &*back, length), (frame, &label, bytes.len()));
     }
 
     #[test]
     fn what_was_never_written_is_known() {
         assert!(matches!(read(&[0; 100], &mut Channels::default()), Found::Garbage), "a hole in the file");
         let (mut channels, mut bytes) = (Channels::default(), Vec::new());
-        let frame = Encoded::from_finished(Bytes::from_static(b"frame"));
+        let frame = Encoded::from_payload(Encoding::Json, b"frame");
         write(&(frame, Arc::new(Label { channel: Some(inbox()), ..Label::default() })), &mut channels, &mut bytes);
         for at in (0..bytes.len()).filter(|at| !(4..8).contains(at)) {
             bytes[at] ^= 1;

@@ -258,7 +258,7 @@ pub(crate) async fn next_taken(member: &Member) -> (Bytes, Option<Arc<Label>>) {
     let some = poll_fn(|context| member.outbox.poll_take(context, 1, &mut taken));
     timeout(PATIENCE, some).await.expect("a frame in time").expect("an open outbox");
     match taken.remove(0) {
-        Taken::Frame(frame, label) => (frame.as_bytes().clone(), label),
+        Taken::Frame(frame, label) => (frame.message().slice_ref(frame.payload()), label),
         Taken::Gap(gap) => panic!("the outbox dropped something: {gap:?}"),
     }
 }

@@ -8,8 +8,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use bytes::Bytes;
-use trestle_codec::Encoded;
+use trestle_codec::{Encoded, Encoding};
 use trestle_session::{Full, Label, Outbox, OutboxLimits, Taken};
 use trestle_wire::{
     ChannelName,
@@ -44,7 +43,7 @@ impl Wake for Count {
 pub(crate) fn sized(number: u32, bytes: usize) -> Encoded {
     let mut body = vec![b'x'; bytes.max(4)];
     body[..4].copy_from_slice(&number.to_be_bytes());
-    Encoded::from_finished(Bytes::from(body))
+    Encoded::from_payload(Encoding::Protobuf, &body)
 }
 
 pub(crate) fn frame(number: u32) -> Encoded {
@@ -52,7 +51,7 @@ pub(crate) fn frame(number: u32) -> Encoded {
 }
 
 pub(crate) fn number(frame: &Encoded) -> u32 {
-    u32::from_be_bytes(frame.as_bytes()[..4].try_into().unwrap())
+    u32::from_be_bytes(frame.payload()[..4].try_into().unwrap())
 }
 
 /// A label of `channel`; an empty one is none.

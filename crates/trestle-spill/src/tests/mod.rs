@@ -14,10 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
-use trestle_codec::Encoded;
+use trestle_codec::{Encoded, Encoding};
 use trestle_session::{Full, Label, Spill, Spills, Taken};
 use trestle_wire::{
     ChannelName,
@@ -109,7 +108,7 @@ fn read(spill: &mut dyn Spill, most: usize) -> Result<Vec<Taken>, Full> {
 }
 
 /// Reads all of it.
-fn drain(spill: &mut dyn Spill) -> Vec<(Bytes, Label)> {
+fn drain(spill: &mut dyn Spill) -> Vec<(Encoded, Label)> {
     let mut all = Vec::new();
     while !spill.is_empty() {
         all.extend(read(spill, 100).unwrap().into_iter().map(plain));
@@ -118,16 +117,16 @@ fn drain(spill: &mut dyn Spill) -> Vec<(Bytes, Label)> {
     all
 }
 
-fn plain(taken: Taken) -> (Bytes, Label) {
+fn plain(taken: Taken) -> (Encoded, Label) {
     match taken {
-        Taken::Frame(frame, Some(label)) => (frame.as_bytes().clone(), Label::clone(&label)),
+        Taken::Frame(frame, Some(label)) => (frame, Label::clone(&label)),
         other => panic!("{other:?} was never put"),
     }
 }
 
 /// The frame with this number: its bytes tell it, and there are `size` of them.
 fn frame(number: usize, size: usize) -> Encoded {
-    Encoded::from_finished((0..size).map(|at| (number * 31 + at) as u8).collect())
+    Encoded::from_payload(Encoding::Protobuf, &(0..size).map(|at| (number * 31 + at) as u8).collect::<Vec<_>>())
 }
 
 /// The label of the frame with this number, each field another.
@@ -142,7 +141,7 @@ fn put(spill: &mut dyn Spill, number: usize, size: usize) -> Result<(), Full> {
     spill.put(&frame(number, size), &label(number))
 }
 
-fn expected(numbers: impl IntoIterator<Item = usize>, size: usize) -> Vec<(Bytes, Label)> {
-    let whole = |number| (frame(number, size).as_bytes().clone(), Label::clone(&label(number)));
+fn expected(numbers: impl IntoIterator<Item = usize>, size: usize) -> Vec<(Encoded, Label)> {
+    let whole = |number| (frame(number, size), Label::clone(&label(number)));
     numbers.into_iter().map(whole).collect()
 }

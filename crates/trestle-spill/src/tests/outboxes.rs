@@ -35,7 +35,7 @@ fn a_client_that_stood_still_gets_all_of_it_in_order() {
     let mut next = 0;
     while !outbox.is_empty() {
         for (bytes, found) in take(&outbox).unwrap().into_iter().map(plain) {
-            assert!(bytes == frame(next, 200).as_bytes() && found == *spilled(next), "{next}");
+            assert!(bytes == frame(next, 200) && found == *spilled(next), "{next}");
             next += 1;
         }
     }
@@ -67,7 +67,7 @@ fn a_client_whose_spill_is_full_is_parted_from_and_gets_what_was_before() {
         }
     }
     let rest: Vec<_> = rest.into_iter().map(plain).map(|(bytes, _)| bytes).collect();
-    assert_eq!(rest, (0..taken).map(|number| frame(number, 200).as_bytes().clone()).collect::<Vec<_>>());
+    assert_eq!(rest, (0..taken).map(|number| frame(number, 200)).collect::<Vec<_>>());
     house.until_empty();
 }
 

@@ -76,7 +76,9 @@ pub(crate) struct Wire {
     up: bool,
     /// Counts connections.
     generation: u64,
-    told: watch::Sender<BusState>,
+    state: BusState,
+    /// A channel for each who asked, so that they are told in the same order each time.
+    told: Vec<watch::Sender<BusState>>,
     /// What was said last arrives then.
     asks_until: Instant,
     /// What was told last arrives then.
@@ -104,6 +106,14 @@ pub(crate) struct Watching {
     pub(crate) tell: mpsc::Sender<KvEvent>,
     /// What happened while the link was cut.
     pub(crate) missed: Vec<KvEvent>,
+}
+
+impl Wire {
+    fn tell(&mut self, state: BusState) {
+        self.state = state;
+        self.told.retain(|one| !one.is_closed());
+        self.told.iter().for_each(|one| _ = one.send_replace(state));
+    }
 }
 
 impl World {
@@ -316,21 +326,23 @@ impl State {
     /// A node connects.
     pub(crate) fn connect(&mut self, name: &str) -> u64 {
         let (link, now) = (self.number(), Instant::now());
-        let told = watch::Sender::new(BusState::Connected(1));
-        let name = name.to_owned();
-        self.links.insert(link, Wire { name, up: true, generation: 1, told, asks_until: now, told_until: now });
+        let (name, state, told) = (name.to_owned(), BusState::Connected(1), Vec::new());
+        self.links.insert(link, Wire { name, up: true, generation: 1, state, told, asks_until: now, told_until: now });
         link
     }
 
-    pub(crate) fn bus_state(&self, link: u64) -> watch::Receiver<BusState> {
-        self.links[&link].told.subscribe()
+    pub(crate) fn bus_state(&mut self, link: u64) -> watch::Receiver<BusState> {
+        let wire = self.links.get_mut(&link).expect("a link is kept for ever");
+        let (tell, told) = watch::channel(wire.state);
+        wire.told.push(tell);
+        told
     }
 
     /// The connection breaks.
     pub(crate) fn cut(&mut self, link: u64) {
         let Some(wire) = self.links.get_mut(&link).filter(|wire| wire.up) else { return };
         wire.up = false;
-        wire.told.send_replace(BusState::Away);
+        wire.tell(BusState::Away);
         let (judge, name) = (Arc::clone(&self.judge), wire.name.clone());
         judge.lock().note(format!("{name}: cut off from the bus"));
         // A bus may go on telling where it stopped, or not.
@@ -345,14 +357,14 @@ impl State {
     /// It is there again.
     pub(crate) fn mend(&mut self, link: u64) {
         let Some(wire) = self.links.get_mut(&link).filter(|wire| !wire.up) else { return };
-        if *wire.told.borrow() == BusState::Closed {
+        if wire.state == BusState::Closed {
             return;
         }
         wire.up = true;
         wire.generation += 1;
         let generation = wire.generation;
         (wire.asks_until, wire.told_until) = (Instant::now(), Instant::now());
-        wire.told.send_replace(BusState::Connected(generation));
+        wire.tell(BusState::Connected(generation));
         let name = wire.name.clone();
         self.judge.lock().note(format!("{name}: back on the bus"));
         for one in self.listening.values().filter(|one| one.link == link) {
@@ -370,7 +382,7 @@ impl State {
     pub(crate) fn close(&mut self, link: u64) {
         let Some(wire) = self.links.get_mut(&link) else { return };
         wire.up = false;
-        wire.told.send_replace(BusState::Closed);
+        wire.tell(BusState::Closed);
         self.watches.retain(|_, one| one.link != link);
         self.listening.retain(|_, one| {
             let stays = one.link != link;

@@ -17,7 +17,7 @@ use crate::{
     config::{ClusterConfig, MEMBER_BYTES_MAX},
     metrics::PresenceMetrics,
     nodes::Nodes,
-    roll::Lives,
+    roll::{self, Lives},
     room::{Room, Tending},
     stamp::Stamp,
     table,
@@ -92,7 +92,7 @@ impl Presence {
             lives: parts.nodes.lives_watch(),
             metrics: PresenceMetrics::register(parts.registry),
             rooms: Mutex::default(),
-            stamp: Stamp::default(),
+            stamp: Stamp::after(roll::started(&parts.nodes.info())),
         };
         Arc::new(Self { inner: Arc::new(inner), tasks: Mutex::default() })
     }

@@ -3,7 +3,11 @@
 //! In: heartbeats, keys that are gone, moments. Out: [`NodeChange`]s. Always: a node that is `Down` was `Up` before, and
 //! one that began anew is `Down` and `Up`; while the Kv takes no heartbeats, and right after, absence is not believed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 use trestle_wire::{NodeId, v1};
@@ -17,8 +21,17 @@ pub enum NodeChange {
     Down(NodeId),
 }
 
-/// The nodes that live, each with a number that is new whenever it comes or begins anew.
-pub(crate) type Lives = BTreeMap<NodeId, u64>;
+/// The nodes that live.
+pub(crate) type Lives = BTreeMap<NodeId, Birth>;
+
+/// When a node that lives came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Birth {
+    /// New whenever it comes or begins anew.
+    pub(crate) number: u64,
+    /// When it began, by its own clock, in nanoseconds of Unix time: what it says is stamped later.
+    pub(crate) started: u64,
+}
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +174,8 @@ impl Roll {
 
     /// Those that live.
     pub(crate) fn lives(&self) -> Arc<Lives> {
-        Arc::new(self.nodes.iter().map(|(node, life)| (node.clone(), life.number)).collect())
+        let birth = |life: &Life| Birth { number: life.number, started: started(&life.info) };
+        Arc::new(self.nodes.iter().map(|(node, life)| (node.clone(), birth(life))).collect())
     }
 
     /// What they say of themselves.
@@ -172,6 +186,12 @@ impl Roll {
     pub(crate) fn contains(&self, node: &NodeId) -> bool {
         self.nodes.contains_key(node)
     }
+}
+
+/// When a node began, in nanoseconds of Unix time; 0 if it does not say.
+pub(crate) fn started(info: &v1::NodeInfo) -> u64 {
+    let since = info.started.and_then(|at| SystemTime::try_from(at).ok()?.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

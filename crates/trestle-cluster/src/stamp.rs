@@ -10,6 +10,11 @@ use std::{
 pub(crate) struct Stamp(AtomicU64);
 
 impl Stamp {
+    /// Gives more than `last`, also when the clock was set back since.
+    pub(crate) fn after(last: u64) -> Self {
+        Self(AtomicU64::new(last))
+    }
+
     pub(crate) fn next(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use trestle_wire::{ChannelName, NodeId, SessionId, UserId, v1};
 
-use crate::roll::Lives;
+use crate::roll::{Birth, Lives};
 
 /// How long a node that was asked has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -99,8 +99,12 @@ impl Table {
         self.news.entry(session.clone()).or_insert((true, user));
     }
 
-    /// What another node says. `number` is its number among those that live.
-    pub(crate) fn apply(&mut self, node: &NodeId, change: &v1::PresenceChange, number: Option<u64>, now: Instant) {
+    /// What another node says, and when it came if it is known to live.
+    pub(crate) fn apply(&mut self, node: &NodeId, change: &v1::PresenceChange, birth: Option<Birth>, now: Instant) {
+        if birth.is_some_and(|birth| change.started < birth.started) {
+            return; // by one of its name that lives no more
+        }
+        let number = birth.map(|birth| birth.number);
         let digest = !change.whole && change.joined.is_empty() && change.left.is_empty();
         let part = self.parts.entry(node.clone()).or_insert_with(|| Part::new(change.started, number, now));
         part.heard = now;
@@ -165,7 +169,7 @@ impl Table {
         let missing = Some(Missing { asked: 0, next: now });
         let mut dead = Vec::new();
         for (node, part) in &mut self.parts {
-            match (part.number, lives.get(node).copied()) {
+            match (part.number, lives.get(node).map(|birth| birth.number)) {
                 (Some(_), None) => dead.push(node.clone()),
                 (before, number) if before != number => {
                     // What it said may be of a life before. Whatever it says from now on is new, by whatever clock.
@@ -183,7 +187,7 @@ impl Table {
         let back: Vec<_> = self.dead.iter().filter(|node| lives.contains_key(*node)).cloned().collect();
         for node in back {
             self.dead.remove(&node);
-            let number = lives.get(&node).copied();
+            let number = lives.get(&node).map(|birth| birth.number);
             self.parts.entry(node).or_insert(Part { missing, ..Part::new(0, number, now) });
         }
     }

@@ -28,8 +28,13 @@ fn channel() -> ChannelName {
     ChannelName::parse("room:1").unwrap()
 }
 
+/// Its clock says nothing of a life before.
+fn birth(number: u64) -> Birth {
+    Birth { number, started: 0 }
+}
+
 fn lives(nodes: impl IntoIterator<Item = (usize, u64)>) -> Lives {
-    nodes.into_iter().map(|(n, number)| (node(n), number)).collect()
+    nodes.into_iter().map(|(n, number)| (node(n), birth(number))).collect()
 }
 
 fn names(members: &[v1::PresenceMember]) -> BTreeSet<String> {
@@ -136,10 +141,10 @@ impl World {
     }
 
     fn carry(&mut self, n: usize, messages: Vec<v1::PresenceChange>, lost: &mut impl FnMut() -> bool) {
-        let number = self.nodes.get(&n).map(|(.., number)| *number);
+        let birth = self.nodes.get(&n).map(|(.., number)| birth(*number));
         for message in messages {
             if !lost() {
-                self.table.apply(&node(n), &message, number, self.now);
+                self.table.apply(&node(n), &message, birth, self.now);
             }
         }
     }
@@ -257,14 +262,14 @@ fn a_session_that_moves_makes_no_event() {
     let (mut table, mut watcher, now) = (Table::default(), Watcher::default(), Instant::now());
     let (mut a, mut b) = (Local::new(node(1), 1, now), Local::new(node(2), 1, now));
     a.enter(&session(1), None);
-    a.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(1), now));
+    a.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(1)), now));
     watcher.hear(&mut table);
     assert_eq!(watcher.there.len(), 1);
     b.enter(&session(1), None);
-    b.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(2), change, Some(2), now));
+    b.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(2), change, Some(birth(2)), now));
     a.leave(&session(1), now);
     a.gone(now);
-    a.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(1), now));
+    a.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(1)), now));
     assert_eq!(table.event(&channel(), 1000), None);
     table.lives(&lives([(2, 2)]), now);
     assert_eq!(table.event(&channel(), 1000), None, "the node that it left may die");
@@ -289,13 +294,13 @@ fn a_node_that_was_thought_dead_is_asked_when_it_is_back() {
     let (mut table, now) = (Table::default(), Instant::now());
     let mut local = Local::new(node(1), 1, now);
     local.enter(&session(1), None);
-    local.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(1), now));
+    local.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(1)), now));
     table.lives(&lives([]), now);
     assert_eq!(table.len(), 0);
     table.lives(&lives([(1, 2)]), now);
     assert_eq!(table.unanswered(PATIENCE, now), [node(1)]);
     local.tell_whole_at(now);
-    local.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(2), now));
+    local.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(2)), now));
     assert_eq!((table.len(), table.in_sync()), (1, true));
 }
 
@@ -315,15 +320,30 @@ fn the_last_word_of_a_node_that_left_is_not_that_of_the_next_of_its_name() {
 }
 
 #[test]
+fn what_a_node_said_in_a_life_before_is_not_heard_late() {
+    let (mut table, now) = (Table::default(), Instant::now());
+    let mut old = Local::new(node(1), 10, now);
+    old.enter(&session(1), None);
+    let mut new = Local::new(node(1), 21, now);
+    new.enter(&session(2), None);
+    for (local, there) in [(&mut old, 0), (&mut new, 1)] {
+        for change in local.tell(CHUNK, now) {
+            table.apply(&node(1), &change, Some(Birth { number: 2, started: 20 }), now);
+        }
+        assert_eq!((table.len(), table.in_sync()), (there, true));
+    }
+}
+
+#[test]
 fn a_node_that_began_anew_under_a_clock_set_back_is_believed() {
     let (mut table, now) = (Table::default(), Instant::now());
     let mut old = Local::new(node(1), 1000, now);
     old.enter(&session(1), None);
-    old.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(1), now));
+    old.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(1)), now));
     table.lives(&lives([(1, 2)]), now);
     let mut new = Local::new(node(1), 10, now);
     new.enter(&session(2), None);
-    new.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(2), now));
+    new.tell(CHUNK, now).iter().for_each(|change| table.apply(&node(1), change, Some(birth(2)), now));
     assert_eq!(names(&table.state(&channel(), 10).members), BTreeSet::from([session(2).as_str().to_owned()]));
     assert!(table.in_sync());
 }

@@ -73,6 +73,13 @@ impl Encoded {
     }
 }
 
+impl From<Encoded> for Bytes {
+    /// The WebSocket message.
+    fn from(encoded: Encoded) -> Self {
+        encoded.0
+    }
+}
+
 /// A message being written, with room for a header before its payload.
 pub(crate) struct Message(Vec<u8>);
 

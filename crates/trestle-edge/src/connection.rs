@@ -365,10 +365,9 @@ impl Connection {
 
     /// Asks the gate.
     async fn admit<S: Stream>(&mut self, socket: &mut WebSocket<S>, admit: Admit) -> Next {
-        let stopped = self.edge.stop.raised();
         let admitted = tokio::select! {
             admitted = resume::admit(&mut self.stay, &mut self.hello, admit) => admitted,
-            () = stopped => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
+            () = self.edge.stop.wait() => Err(Refusal::new(Reason::Draining, "this node stops; reconnect")),
         };
         match admitted {
             Ok(arrival) => Next::part(self.arrive(socket, arrival)),

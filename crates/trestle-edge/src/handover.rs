@@ -190,8 +190,7 @@ async fn rest(member: &Member) -> Option<Vec<Taken>> {
 /// too long, and those that another node was to send here.
 async fn send_late(mut stay: Box<Stay>, node: NodeId) {
     let edge: Arc<Edge> = Arc::clone(&stay.edge);
-    let stop = edge.stop.raised();
-    tokio::pin!(stop);
+    let mut stop = edge.stop.raised();
     let end = Instant::now() + LATE_MAX;
     while !stay.lane.is_idle() {
         let done = tokio::select! {

@@ -28,7 +28,7 @@ pub(crate) async fn turn_away<S: Stream>(
     let refusal = Refusal::new(Reason::TooBusy, "too many clients come at once").retry_after(wait);
     let error = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Error(refusal.into())) };
     let frame = encode(encoding, &error, &edge.schemas.current());
-    socket.write(frame.message().clone());
+    socket.write(frame.into());
     edge.metrics.closed(CloseCode::Busy);
     socket.close(CloseCode::Busy, None, edge.config.close_timeout).await;
 }

@@ -1,6 +1,7 @@
 //! Admit: a token, and perhaps a session to go on with, in; whose stay it is out.
 //!
-//! A resume token is spent first (`spend`), so that of all who show it one wins. Then what the session had is got from wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
+//! A resume token is spent first (`spend`), so that of all who show it one wins. Then what the session had is got from
+//! wherever it is: the task that has it here, the node that holds it, or the Kv where a stopping node left it.
 //! What always holds: the client's stream goes on by its count, or every channel is recovered or told of, by itself.
 
 use std::{

@@ -26,7 +26,12 @@ impl Signal {
         self.token.cancel();
     }
 
-    /// Ready once it is raised.
+    /// Returns once it is raised.
+    pub(crate) async fn wait(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// As [`Signal::wait`], to be kept and polled.
     pub(crate) fn raised(&self) -> Waiting {
         Box::pin(self.token.clone().cancelled_owned())
     }

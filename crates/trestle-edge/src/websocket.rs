@@ -226,8 +226,8 @@ impl<S: Stream> WebSocket<S> {
         self.outgoing.push(frame.freeze());
     }
 
-    /// Says why (`why` instead of the code's own words) and closes, and gives the client `patience` to take it: the close frame must not be lost to a reset
-    /// because the client was still sending.
+    /// Says why (`why` instead of the code's own words) and closes, and gives the client `patience` to take it: the close
+    /// frame must not be lost to a reset because the client was still sending.
     pub(crate) async fn close(mut self: Box<Self>, code: CloseCode, why: Option<String>, patience: Duration) {
         let mut payload = code.number().to_be_bytes().to_vec();
         payload.extend_from_slice(why.as_deref().unwrap_or_else(|| code.reason()).as_bytes());

@@ -44,7 +44,7 @@ impl Connection {
             metrics.messages_out.inc();
             metrics.frames_out.inc_by(batch.len() as u64);
             metrics.bytes_out.inc_by(message.len() as u64);
-            socket.write(message.message().clone());
+            socket.write(message.into());
             rest = after;
         }
     }

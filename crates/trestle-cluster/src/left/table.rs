@@ -5,7 +5,7 @@
 //! after.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -147,7 +147,7 @@ enum Aim<'a> {
     User(&'a str),
     Group(&'a str),
     Tags(Selector),
-    AllBut(&'a [String]),
+    AllBut(HashSet<&'a str>),
     Nobody,
 }
 
@@ -158,7 +158,9 @@ impl<'a> Aim<'a> {
             Target::User(user) => Self::User(user),
             Target::Group(group) => Self::Group(group),
             Target::Tags(text) => Selector::parse(text).map_or(Self::Nobody, Self::Tags),
-            Target::Everyone(v1::Everyone { except_sessions }) => Self::AllBut(except_sessions),
+            Target::Everyone(v1::Everyone { except_sessions }) => {
+                Self::AllBut(except_sessions.iter().map(String::as_str).collect())
+            }
             Target::Channel(_) | Target::Inbox(_) => Self::Nobody,
         }
     }
@@ -169,7 +171,7 @@ impl<'a> Aim<'a> {
             Self::User(user) => record.user == *user,
             Self::Group(group) => record.groups.iter().any(|one| one == group),
             Self::Tags(selector) => selector.matches(&record.tags),
-            Self::AllBut(except) => !except.iter().any(|one| one == session.as_str()),
+            Self::AllBut(except) => !except.contains(session.as_str()),
             Self::Nobody => false,
         }
     }

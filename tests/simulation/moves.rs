@@ -125,11 +125,16 @@ impl Hand {
         WebSocketStream::from_raw_socket(mine, Role::Client, None).await
     }
 
+    /// Says `connect`, and does not read what comes of it.
+    async fn knock(stage: &Stage, node: &str, connect: Frame) -> Self {
+        let mut socket = Self::open(stage, node).await;
+        send(&mut socket, 1, connect).await;
+        Self { socket, connected: v1::Connected::default(), received: 0, ids: 1 }
+    }
+
     /// Begins a session, or goes on with one.
     async fn connect(stage: &Stage, node: &str, resume: Option<v1::Resume>) -> Self {
-        let mut socket = Self::open(stage, node).await;
-        send(&mut socket, 1, connect(resume)).await;
-        let mut hand = Self { socket, connected: v1::Connected::default(), received: 0, ids: 1 };
+        let mut hand = Self::knock(stage, node, connect(resume)).await;
         let mut first = hand.frames().await;
         let Some(Answer::Connected(connected)) = first.remove(0).frame else { panic!("not connected") };
         hand.received = connected.received + first.len() as u64;
@@ -245,8 +250,7 @@ fn a_connected_that_never_came_costs_no_session() {
         drop(hand);
         // On the same node, on another one, on one that dies.
         for node in ["a", "b", "a", "b"] {
-            let mut lost = Hand::open(&stage, node).await;
-            send(&mut lost, 1, connect(Some(resume.clone()))).await;
+            let _lost = Hand::knock(&stage, node, connect(Some(resume.clone()))).await;
             stage.until(node, &session, State::Active).await;
         }
         stage.cluster.crash("b");
@@ -268,8 +272,7 @@ fn the_stream_goes_on_where_a_lost_connected_left_it() {
         hand.subscribe("room:1").await;
         let (resume, session) = (hand.resume(&[]), hand.connected.session_id.clone());
         drop(hand);
-        let mut lost = Hand::open(&stage, "b").await;
-        send(&mut lost, 1, connect(Some(resume.clone()))).await;
+        let _lost = Hand::knock(&stage, "b", connect(Some(resume.clone()))).await;
         stage.until("b", &session, State::Active).await;
         let hand = Hand::connect(&stage, "a", Some(resume.clone())).await;
         assert_eq!((hand.connected.resumed, hand.connected.received), (true, resume.received.unwrap()));
@@ -282,14 +285,11 @@ fn another_users_token_does_not_make_a_served_one_good() {
     play(async |stage| {
         let hand = Hand::connect(&stage, "a", None).await;
         let (resume, session) = (hand.resume(&[]), hand.connected.session_id.clone());
-        let mut lost = Hand::open(&stage, "b").await;
-        send(&mut lost, 1, connect(Some(resume.clone()))).await;
+        let _lost = Hand::knock(&stage, "b", connect(Some(resume.clone()))).await;
         stage.until("b", &session, State::Active).await;
         for token in ["", &tokens::of(Some("u2"), &[])] {
-            let mut socket = Hand::open(&stage, "b").await;
-            send(&mut socket, 1, Frame::Connect(v1::Connect { token: token.into(), resume: Some(resume.clone()) }))
-                .await;
-            let mut thief = Hand { socket, connected: v1::Connected::default(), received: 0, ids: 1 };
+            let connect = Frame::Connect(v1::Connect { token: token.into(), resume: Some(resume.clone()) });
+            let mut thief = Hand::knock(&stage, "b", connect).await;
             match thief.answer(1).await {
                 Answer::Connected(connected) => assert!(!connected.resumed, "{connected:?}"),
                 Answer::Error(error) => assert_eq!(error.reason, "token_missing", "{error:?}"),
@@ -311,9 +311,7 @@ fn an_answer_that_moved_with_its_frames_is_given_once() {
         let resume = v1::Resume { outstanding: vec![id], ..before };
         let there = Hand::connect(&stage, "b", Some(resume.clone())).await;
         let token = there.connected.resume_token.clone();
-        let mut socket = Hand::open(&stage, "a").await;
-        send(&mut socket, 1, connect(Some(v1::Resume { token, ..resume }))).await;
-        let mut back = Hand { socket, connected: v1::Connected::default(), received: 0, ids: 1 };
+        let mut back = Hand::knock(&stage, "a", connect(Some(v1::Resume { token, ..resume }))).await;
         let answers = back.answers(id, Duration::from_secs(5)).await;
         assert!(matches!(answers[..], [Answer::Pong(_)]), "{answers:?}");
     });

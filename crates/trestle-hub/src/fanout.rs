@@ -77,36 +77,45 @@ impl Parcel {
     }
 }
 
-/// Puts `parcel` into the outbox of each of `members`.
-pub(crate) fn send<'a>(
-    parcel: &Parcel,
-    members: impl IntoIterator<Item = &'a Arc<Member>>,
-    catalogue: &Catalogue,
-    metrics: &Metrics,
-) -> Delivered {
-    let (mut delivered, mut dropped, mut slow, mut queued, mut given_up) = (0, 0, 0, 0, 0);
-    for member in members {
+/// What has become of a parcel so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    delivered: u32,
+    dropped: u32,
+    slow: u32,
+    queued: u32,
+    given_up: u32,
+}
+
+impl Tally {
+    /// Puts `parcel` into the outbox of `member`, and counts what became of it.
+    pub(crate) fn push(&mut self, parcel: &Parcel, member: &Member, catalogue: &Catalogue) {
         match parcel.push(member, catalogue) {
-            Ok(Pushed::Queued) if member.away.load(Ordering::Relaxed) => queued += 1,
-            Ok(Pushed::Queued) => delivered += 1,
-            Ok(Pushed::Dropped) => dropped += 1,
-            Err(Full::Overflow) => slow += 1,
+            Ok(Pushed::Queued) if member.away.load(Ordering::Relaxed) => self.queued += 1,
+            Ok(Pushed::Queued) => self.delivered += 1,
+            Ok(Pushed::Dropped) => self.dropped += 1,
+            Err(Full::Overflow) => self.slow += 1,
             // What it waits for is given up: it is told so when it comes back.
-            Err(Full::Closed) if member.away.load(Ordering::Relaxed) => given_up += 1,
+            Err(Full::Closed) if member.away.load(Ordering::Relaxed) => self.given_up += 1,
             // Parted from before this message; its connection is on its way out.
             Err(Full::Closed) => {}
         }
     }
-    metrics.delivered.inc_by(u64::from(delivered + queued));
-    if slow + dropped + given_up > 0 {
-        metrics.slow.inc_by(u64::from(slow));
-        metrics.dropped(Overflow::Disconnect, slow + given_up);
-        metrics.dropped(parcel.overflow(), dropped);
+
+    /// Notes it in `metrics`, when all were reached.
+    pub(crate) fn end(self, parcel: &Parcel, metrics: &Metrics) -> Delivered {
+        let Self { delivered, dropped, slow, queued, given_up } = self;
+        metrics.delivered.inc_by(u64::from(delivered + queued));
+        if slow + dropped + given_up > 0 {
+            metrics.slow.inc_by(u64::from(slow));
+            metrics.dropped(Overflow::Disconnect, slow + given_up);
+            metrics.dropped(parcel.overflow(), dropped);
+        }
+        if let Some(latency) = parcel.envelope().and_then(|envelope| since(envelope.time.as_ref()?)) {
+            metrics.message_latency.observe(latency.as_secs_f64());
+        }
+        Delivered { delivered, dropped: slow + dropped + given_up, queued }
     }
-    if let Some(latency) = parcel.envelope().and_then(|envelope| since(envelope.time.as_ref()?)) {
-        metrics.message_latency.observe(latency.as_secs_f64());
-    }
-    Delivered { delivered, dropped: slow + dropped + given_up, queued }
 }
 
 /// What an outbox that has no room must know of the message.
@@ -115,6 +124,7 @@ fn label(envelope: &v1::Envelope, channel: Option<&ChannelName>, overflow: Overf
         channel: channel.cloned(),
         offset: envelope.offset,
         id: hash(&envelope.id),
+        publisher: if envelope.offset == 0 { publisher(envelope.source.as_ref()) } else { 0 },
         overflow,
         key: 0,
         priority: v1::Priority::Normal,
@@ -127,6 +137,12 @@ fn label(envelope: &v1::Envelope, channel: Option<&ChannelName>, overflow: Overf
         label.key = kind.conflation_key(&envelope.payload).unwrap_or(0);
     }
     label
+}
+
+/// A client, else a service, else the node that took it in from something without a name.
+fn publisher(source: Option<&v1::Source>) -> u64 {
+    let Some(v1::Source { session, service, node, .. }) = source else { return 0 };
+    hash([session, service, node].into_iter().find(|name| !name.is_empty()).map_or("", String::as_str))
 }
 
 /// FNV-1a: the same on every node, whatever its version, since nodes compare what they have delivered by it.

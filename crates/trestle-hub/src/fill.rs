@@ -8,8 +8,7 @@ use trestle_bus::{BusError, Place, Stored};
 use trestle_wire::v1::{self, GapReason, server_frame::Frame};
 
 use crate::{
-    fanout::{Parcel, send},
-    listen::Core,
+    listen::{Core, Said},
     read::{PAGE, PAUSE, Read, TRIES_MAX},
     recall::{Lost, READ_BYTES_MAX},
     room::{Inside, Past, Room},
@@ -26,7 +25,7 @@ impl Core {
                 tracing::error!(%channel, %error, "a gap could not be read from the history; telling the clients");
                 let heard = room.inside(|inside| inside.offset);
                 let lost = Lost { from: heard + 1, to: until.unwrap_or(0), reason: GapReason::Failover };
-                return self.tell_gap(room, lost, 0);
+                return self.tell_gap(room, lost, 0).await;
             }
             tries += 1;
             tracing::warn!(%channel, %error, tries, "a gap could not be read from the history; trying again");
@@ -40,7 +39,7 @@ impl Core {
             None => {
                 let (last, heard) = (self.last(past).await?, room.inside(|inside| inside.offset));
                 if self.has_lost(past, heard, last).await? {
-                    self.begin_anew(room, past, last, count);
+                    self.begin_anew(room, past, last, count).await;
                     return Ok(());
                 }
                 last
@@ -51,7 +50,7 @@ impl Core {
             if until <= heard {
                 // An empty log may have had something in the meantime, and does not say.
                 if until == 0 && heard > 0 {
-                    self.tell_gap(room, Lost { from: heard + 1, to: 0, reason: GapReason::Retention }, count);
+                    self.tell_gap(room, Lost { from: heard + 1, to: 0, reason: GapReason::Retention }, count).await;
                 }
                 return Ok(());
             }
@@ -59,15 +58,15 @@ impl Core {
             let read = self.read(past, heard, until, (PAGE, READ_BYTES_MAX)).await?;
             let (complete, last) = (read.complete, read.stored.last().map_or(heard, |last| last.offset));
             if let Some(to) = removed(&read, past, heard, until) {
-                self.tell_gap(room, Lost { from: heard + 1, to, reason: GapReason::Retention }, 0);
+                self.tell_gap(room, Lost { from: heard + 1, to, reason: GapReason::Retention }, 0).await;
             }
-            room.inside(|inside| self.replay(room, read.stored, inside));
+            self.replay(room, read.stored).await;
             if complete {
                 return Ok(());
             }
             if last <= heard {
                 tracing::warn!(channel = %past.channel, heard, until, "the log does not show what it has stored");
-                self.tell_gap(room, Lost { from: heard + 1, to: until, reason: GapReason::Failover }, 0);
+                self.tell_gap(room, Lost { from: heard + 1, to: until, reason: GapReason::Failover }, 0).await;
                 return Ok(());
             }
         }
@@ -95,36 +94,35 @@ impl Core {
 
     /// The log has lost what the room has heard: the members are told, and go on with what comes after `last`. What is
     /// there up to it may be what they have had, as a log that was copied back, or may not.
-    fn begin_anew(&self, room: &Room, past: &Past, last: u64, count: u64) {
-        let (catalogue, channel) = (self.schemas.current(), &past.channel);
+    async fn begin_anew(&self, room: &Room, past: &Past, last: u64, count: u64) {
+        let channel = &past.channel;
         self.metrics.missing.inc_by(count.max(1));
-        room.inside(|inside| {
+        let begin = |inside: &mut Inside| {
             let heard = inside.offset;
             tracing::warn!(%channel, heard, last, "the history has lost what it had stored; telling the clients");
             let lost = Lost { from: heard + 1, to: 0, reason: GapReason::Failover };
             let gap = v1::Gap { count, ..lost.gap(channel.as_str()) };
-            send(&Parcel::word(Frame::Gap(gap)), inside.members(), &catalogue, &self.metrics);
             inside.begin_anew(last);
-        });
+            self.word(Frame::Gap(gap))
+        };
+        self.spread(room, begin).await;
     }
 
     /// Fans out stored messages after the last one heard.
-    fn replay(&self, room: &Room, stored: Vec<Stored>, inside: &mut Inside) {
-        for one in stored {
-            if one.offset <= inside.offset {
-                continue;
-            }
-            let place = Place { offset: one.offset, previous: inside.offset };
-            match v1::Envelope::decode(one.payload) {
-                Ok(envelope) => {
-                    self.fan_out(room, envelope, Some(place), inside);
-                }
-                Err(error) => {
-                    inside.pass(one.offset);
-                    self.unreadable(one.offset, &error);
-                }
-            }
-        }
+    async fn replay(&self, room: &Room, mut stored: Vec<Stored>) {
+        let mut heard = room.inside(|inside| inside.offset);
+        stored.retain(|one| {
+            let before = heard;
+            heard = before.max(one.offset);
+            one.offset > before
+        });
+        let said = |one: Stored| {
+            let envelope = v1::Envelope::decode(one.payload);
+            let envelope = envelope.inspect_err(|error| self.unreadable(one.offset, error)).ok();
+            // What comes before it is what the room has heard then.
+            Said { envelope, place: Some(Place { offset: one.offset, previous: 0 }), reply_to: None }
+        };
+        self.fan_out(room, stored.into_iter().map(said).collect()).await;
     }
 
     /// Notes a stored message that is no envelope.

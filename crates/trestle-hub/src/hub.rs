@@ -17,7 +17,6 @@ use trestle_wire::{ChannelName, GroupName, NodeId, Refusal, SessionId, Subjects,
 use crate::{
     Audience, Member, Presence, Seat,
     control::CONTROLS_MAX,
-    fanout::{Parcel, send},
     listen::{Core, Scope},
     metrics::Metrics,
     room::{Pump, Room},
@@ -72,6 +71,7 @@ impl Hub {
             sessions: Mutex::default(),
             rooms: Mutex::default(),
             everyone: Arc::new(Room::plain(Audience::Everyone)),
+            turn: tokio::sync::Mutex::default(),
             budget: Arc::default(),
             selectors: Mutex::default(),
             controls: Arc::new(Semaphore::new(CONTROLS_MAX)),
@@ -131,11 +131,12 @@ impl Hub {
         reserved.seat(member, |_| ()).0
     }
 
-    /// Tells those who watch `channel`, without asking the bus.
+    /// Tells those who watch `channel`, without asking the bus, and all of them in one go.
     pub fn tell_watchers(&self, channel: &ChannelName, frame: Frame) {
         let Some(room) = self.core.room(&Audience::Watchers(channel.clone())) else { return };
-        let (parcel, catalogue) = (Parcel::word(frame), self.core.schemas.current());
-        room.inside(|inside| send(&parcel, inside.members(), &catalogue, &self.core.metrics));
+        let mut run = self.core.word(frame);
+        room.inside(|inside| inside.members.iter().for_each(|member| run.reach(member)));
+        run.end(&self.core.metrics).for_each(drop);
     }
 
     async fn sit(&self, member: &Arc<Member>, audience: Audience) -> Result<Seat, Refusal> {
@@ -213,12 +214,12 @@ impl Core {
             tokio::select! {
                 biased; // what comes seldom, first
                 Some(heard) = control.next() => match heard {
-                    Heard::Message(message) => self.control(message),
+                    Heard::Message(message) => self.control(message).await,
                     Heard::Lost(count) => tracing::warn!(count, %session, "the bus lost what was to be done"),
                 },
                 Some(heard) = pushes.next() => match heard {
                     Heard::Message(message) => self.push_to(&session, message).await,
-                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count),
+                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count).await,
                 },
                 else => return,
             }

@@ -391,7 +391,7 @@ impl Joining<'_> {
         let parcel = |envelope: v1::Envelope| {
             let offset = envelope.offset;
             let parcel = Parcel::delivery(envelope, Some(&self.past.channel), self.room.overflow, &catalogue);
-            Arc::new(Recalled::new(offset, parcel))
+            Arc::new(Recalled::new(offset, Arc::new(parcel)))
         };
         core.envelopes(stored, 0).map(parcel).collect()
     }

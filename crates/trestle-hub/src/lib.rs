@@ -13,7 +13,7 @@
 //! | push | `pushes.rs` | subject -> messages for single sessions, and for those that match |
 //! | control | `control.rs` | subject -> [`Mail`] for those that it concerns |
 //! | read | `read.rs`, `page.rs` | a channel's log -> a stretch of it, a page of it |
-//! | fan out | `fanout.rs` | one message -> n outboxes |
+//! | fan out | `fanout.rs`, `slices.rs` | one message -> n outboxes |
 
 mod control;
 mod fanout;
@@ -31,6 +31,7 @@ mod read;
 mod recall;
 mod room;
 mod seat;
+mod slices;
 
 use std::sync::Arc;
 

@@ -9,11 +9,11 @@ use std::{
 
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, task::yield_now, time::Instant};
 use trestle_auth::Channels;
 use trestle_bus::{Fabric, Heard, Message, Place, Subject, Subscription};
 use trestle_schema::{Catalogue, Schemas};
-use trestle_telemetry::trace::{Kind, TraceContext, Tracer};
+use trestle_telemetry::trace::{Kind, Span, TraceContext, Tracer};
 use trestle_wire::{
     NodeId, SessionId, Subjects,
     v1::{self, GapReason, server_frame::Frame},
@@ -21,13 +21,14 @@ use trestle_wire::{
 
 use crate::{
     Audience, Delivered, Member,
-    fanout::{Parcel, send},
+    fanout::Parcel,
     metrics::Metrics,
     planted::{Fault, is_planted},
     pushes::Selectors,
     recall::{Budget, Lost, Recalled},
     room::{Inside, Past, Room},
     seat::Entry,
+    slices::{Load, Run, TOGETHER_MAX},
 };
 
 /// What every listening task needs.
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) rooms: Mutex<HashMap<Audience, Entry>>,
     /// The room of everyone, which never closes.
     pub(crate) everyone: Arc<Room>,
+    /// Held by the one who has something on its way to everyone.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     /// What all rooms remember.
     pub(crate) budget: Arc<Budget>,
     pub(crate) selectors: Mutex<Selectors>,
@@ -63,15 +66,22 @@ pub(crate) enum Scope<'a> {
     One(&'a SessionId),
 }
 
+/// What was said in a room.
+pub(crate) struct Said {
+    /// `None` if it cannot be read.
+    pub(crate) envelope: Option<v1::Envelope>,
+    /// Its place in the channel's log.
+    pub(crate) place: Option<Place>,
+    /// Who is told what became of it.
+    pub(crate) reply_to: Option<Subject>,
+}
+
 impl Core {
     /// Carries what `subscription` hears to `room`, until the bus is closed.
     pub(crate) async fn pump(self: Arc<Self>, room: Arc<Room>, mut subscription: Subscription) {
         let Some(past) = &room.past else {
             while let Some(heard) = subscription.next().await {
-                match heard {
-                    Heard::Message(message) => self.message(&room, message).await,
-                    Heard::Lost(count) => self.lost(&room, count),
-                }
+                self.hear(&room, heard, &mut subscription).await;
             }
             return;
         };
@@ -80,8 +90,7 @@ impl Core {
             tokio::select! {
                 biased;
                 heard = subscription.next() => match heard {
-                    Some(Heard::Message(message)) => self.message(&room, message).await,
-                    Some(Heard::Lost(count)) => self.fill(&room, past, None, count).await,
+                    Some(heard) => self.hear(&room, heard, &mut subscription).await,
                     None => return,
                 },
                 () = past.nudge.notified() => if past.wanted_more() {
@@ -93,25 +102,51 @@ impl Core {
         }
     }
 
-    async fn message(&self, room: &Room, message: Message) {
+    async fn hear(&self, room: &Room, heard: Heard, subscription: &mut Subscription) {
+        let mut next = Some(heard);
+        while let Some(heard) = next {
+            next = match heard {
+                Heard::Message(message) => self.message(room, message, subscription).await,
+                Heard::Lost(count) => {
+                    match &room.past {
+                        Some(past) => self.fill(room, past, None, count).await,
+                        None => self.lost(room, count).await,
+                    }
+                    None
+                }
+            };
+        }
+    }
+
+    /// Fans out `message`; to a large room together with those that have come behind it. What has come but does not follow on
+    /// them is given back.
+    async fn message(&self, room: &Room, message: Message, subscription: &mut Subscription) -> Option<Heard> {
         if let (Some(place), Some(past)) = (message.place, &room.past) {
             let heard = room.inside(|inside| inside.offset);
             // The first of its channel comes late after a fill, or begins a log anew.
             if place.offset <= heard && (place.previous > 0 || !self.begins_anew(room, past).await) {
-                return;
+                return None;
             }
             if place.previous > heard && !is_planted(Fault::NoGapCheck) {
                 self.fill(room, past, Some(place.previous), 0).await;
             }
         }
-        let Some(envelope) = self.read_as(&message) else {
-            if let Some(place) = message.place {
-                room.inside(|inside| inside.pass(place.offset));
+        let (mut said, mut next) = (vec![self.said(message)], None);
+        if room.inside(|inside| inside.is_large()) {
+            while said.len() < TOGETHER_MAX && next.is_none() {
+                match subscription.try_next() {
+                    Some(Heard::Message(message)) if follows(room, &said, &message) => said.push(self.said(message)),
+                    Some(other) => next = Some(other),
+                    None => break,
+                }
             }
-            return;
-        };
-        let count = room.inside(|inside| self.fan_out(room, envelope, message.place, inside));
-        self.answer(message.reply_to, count).await;
+        }
+        self.fan_out(room, said).await;
+        next
+    }
+
+    fn said(&self, message: Message) -> Said {
+        Said { envelope: self.read_as(&message), place: message.place, reply_to: message.reply_to }
     }
 
     /// What a message of the bus says, if it can be read.
@@ -126,48 +161,76 @@ impl Core {
         }
     }
 
-    /// Puts a message that was heard into the outboxes, and remembers it for those who come back.
-    pub(crate) fn fan_out(
-        &self,
-        room: &Room,
-        mut envelope: v1::Envelope,
-        place: Option<Place>,
-        inside: &mut Inside,
-    ) -> Delivered {
+    /// Puts what was said into the outboxes, and remembers it for those who come back.
+    pub(crate) async fn fan_out(&self, room: &Room, said: Vec<Said>) {
+        let begin = |inside: &mut Inside| {
+            let catalogue = self.schemas.current();
+            let loads = said.into_iter().filter_map(|said| self.take_in(room, said, inside, &catalogue)).collect();
+            Run::new(loads, catalogue)
+        };
+        self.spread(room, begin).await;
+    }
+
+    /// Takes in what was said: from now on it is the last that the room has heard.
+    fn take_in(&self, room: &Room, said: Said, inside: &mut Inside, catalogue: &Catalogue) -> Option<Load> {
+        let Said { envelope, place, reply_to } = said;
+        let Some(mut envelope) = envelope else {
+            if let Some(place) = place {
+                inside.pass(place.offset);
+            }
+            return None;
+        };
         if let Some(place) = place {
             let previous = inside.previous(place.previous);
             (envelope.offset, envelope.prev_offset) = (place.offset, previous);
             inside.offset = place.offset;
         }
-        self.traced(envelope, |envelope, catalogue| {
-            let parcel = Parcel::delivery(envelope, room.channel(), room.overflow, catalogue);
-            let count = send(&parcel, inside.members(), catalogue, &self.metrics);
-            if let Some(place) = place.filter(|_| inside.recall.collects()) {
-                inside.recall.heard(Recalled::new(place.offset, parcel));
-            }
-            count
-        })
+        let span = self.span(&mut envelope);
+        let parcel = Arc::new(Parcel::delivery(envelope, room.channel(), room.overflow, catalogue));
+        if let Some(place) = place.filter(|_| inside.recall.collects()) {
+            inside.recall.heard(Recalled::new(place.offset, Arc::clone(&parcel)));
+        }
+        Some(Load::new(parcel, span, reply_to))
     }
 
-    /// Runs `work` with the types in use, in a `fanout` span if the envelope's trace is sampled.
-    pub(crate) fn traced(
-        &self,
-        mut envelope: v1::Envelope,
-        work: impl FnOnce(v1::Envelope, &Catalogue) -> Delivered,
-    ) -> Delivered {
-        let catalogue = self.schemas.current();
-        let parent = TraceContext::of(&envelope.headers);
-        let Some(mut span) = parent.and_then(|parent| self.tracer.span("fanout", Kind::Consumer, &parent)) else {
-            return work(envelope, &catalogue);
+    /// Sends what `begin` makes of `room` to all who are in there at that moment, with a pause for others after each slice.
+    pub(crate) async fn spread(&self, room: &Room, begin: impl FnOnce(&mut Inside) -> Run) {
+        // Other rooms have one pump.
+        let turn = match room.audience {
+            Audience::Everyone => Some(self.turn.lock().await),
+            _ => None,
         };
+        let mut all_reached = room.inside(|inside| {
+            let run = begin(inside);
+            inside.begin(run)
+        });
+        let run = loop {
+            if let Some(run) = all_reached {
+                break run;
+            }
+            yield_now().await;
+            all_reached = room.inside(Inside::go_on);
+        };
+        drop(turn);
+        self.end(run).await;
+    }
+
+    /// Notes what became of it, and tells those who want to know.
+    pub(crate) async fn end(&self, run: Run) {
+        for (reply_to, count) in run.end(&self.metrics) {
+            self.answer(reply_to, count).await;
+        }
+    }
+
+    /// A `fanout` span, if the envelope's trace is sampled.
+    pub(crate) fn span(&self, envelope: &mut v1::Envelope) -> Option<Span> {
+        let parent = TraceContext::of(&envelope.headers)?;
+        let mut span = self.tracer.span("fanout", Kind::Consumer, &parent)?;
         span.context().carry(&mut envelope.headers);
         span.set("messaging.operation.type", "process");
         span.set("messaging.message.id", envelope.id.clone());
         span.set("trestle.message_type", envelope.message_type.clone());
-        let count = work(envelope, &catalogue);
-        span.set("trestle.sessions.delivered", i64::from(count.delivered));
-        span.set("trestle.sessions.dropped", i64::from(count.dropped));
-        count
+        Some(span)
     }
 
     pub(crate) async fn answer(&self, reply_to: Option<Subject>, count: Delivered) {
@@ -180,64 +243,85 @@ impl Core {
     }
 
     /// The bus lost something that no history has: the members are told.
-    fn lost(&self, room: &Room, count: u64) {
+    async fn lost(&self, room: &Room, count: u64) {
         match &room.audience {
             // A bus that was away does not know how many; a queue that was full does.
-            Audience::Channel(_) if count > 0 => self.tell_gap(room, Lost::unknown(GapReason::Slow), count),
-            Audience::Channel(_) => self.tell_gap(room, Lost::unknown(GapReason::Failover), 0),
-            Audience::User(_) => self.lost_pushes("a user", Scope::All(room), count),
-            Audience::Group(_) => self.lost_pushes("a group", Scope::All(room), count),
-            Audience::Everyone | Audience::Watchers(_) => self.lost_pushes("everyone", Scope::All(room), count),
+            Audience::Channel(_) if count > 0 => self.tell_gap(room, Lost::unknown(GapReason::Slow), count).await,
+            Audience::Channel(_) => self.tell_gap(room, Lost::unknown(GapReason::Failover), 0).await,
+            Audience::User(_) => self.lost_pushes("a user", Scope::All(room), count).await,
+            Audience::Group(_) => self.lost_pushes("a group", Scope::All(room), count).await,
+            Audience::Everyone | Audience::Watchers(_) => {
+                self.lost_pushes("everyone", Scope::All(room), count).await;
+            }
         }
     }
 
     /// Pushes to `target` may be missing: those whom they may have been for are told. A break hits all subscriptions at
     /// once, and everyone is told of it once, by the room of everyone.
-    pub(crate) fn lost_pushes(&self, target: &str, scope: Scope<'_>, count: u64) {
+    pub(crate) async fn lost_pushes(&self, target: &str, scope: Scope<'_>, count: u64) {
         self.metrics.lost_pushes.inc_by(count.max(1));
         if count > 0 {
             let told = v1::Gap { count, reason: GapReason::Slow.into(), ..v1::Gap::default() };
             tracing::warn!(target, count, "pushes are lost: this node was too slow");
-            return self.tell_lost(scope, told);
+            return self.tell_lost(scope, told).await;
         }
         match scope {
             Scope::All(room) if room.audience == Audience::Everyone => {
                 tracing::warn!("pushes may be lost: the bus was away");
-                self.tell_lost(scope, v1::Gap { reason: GapReason::Failover.into(), ..v1::Gap::default() });
+                self.tell_lost(scope, v1::Gap { reason: GapReason::Failover.into(), ..v1::Gap::default() }).await;
             }
             _ => tracing::debug!(target, "pushes may be lost: the bus was away"),
         }
     }
 
-    fn tell_lost(&self, scope: Scope<'_>, gap: v1::Gap) {
-        let catalogue = self.schemas.current();
-        let tell = |gap, members: &[Arc<Member>]| {
-            _ = send(&Parcel::word(Frame::Gap(gap)), members, &catalogue, &self.metrics);
-        };
+    async fn tell_lost(&self, scope: Scope<'_>, gap: v1::Gap) {
         match scope {
-            Scope::All(room) => room.inside(|inside| tell(gap, inside.members())),
+            Scope::All(room) => self.spread(room, |_| self.word(Frame::Gap(gap))).await,
             // Nobody knows how many of them each has missed.
-            Scope::Some => self.everyone.inside(|inside| tell(v1::Gap { count: 0, ..gap }, inside.members())),
+            Scope::Some => {
+                let gap = v1::Gap { count: 0, ..gap };
+                self.spread(&self.everyone, |_| self.word(Frame::Gap(gap))).await;
+            }
             Scope::One(session) => {
-                let member = self.sessions.lock().get(session).cloned();
-                tell(gap, member.as_slice());
+                let Some(member) = self.sessions.lock().get(session).cloned() else { return };
+                self.send(self.word(Frame::Gap(gap)), &member).await;
             }
         }
     }
 
     /// Tells the members of a channel what they do not get.
-    pub(crate) fn tell_gap(&self, room: &Room, lost: Lost, count: u64) {
+    pub(crate) async fn tell_gap(&self, room: &Room, lost: Lost, count: u64) {
         let Some(channel) = room.channel() else { return };
         let gap = v1::Gap { count, ..lost.gap(channel.as_str()) };
         self.metrics.missing.inc_by(count.max(1));
-        let (parcel, catalogue) = (Parcel::word(Frame::Gap(gap)), self.schemas.current());
-        room.inside(|inside| {
-            send(&parcel, inside.members(), &catalogue, &self.metrics);
+        let begin = |inside: &mut Inside| {
             inside.offset = inside.offset.max(lost.to);
             // Those who join have to find the gap too.
             inside.recall.clear();
-        });
+            self.word(Frame::Gap(gap))
+        };
+        self.spread(room, begin).await;
     }
+
+    /// A word of the gateway's own.
+    pub(crate) fn word(&self, frame: Frame) -> Run {
+        Run::new(vec![Load::word(frame)], self.schemas.current())
+    }
+
+    /// Sends `run` to one session.
+    pub(crate) async fn send(&self, mut run: Run, member: &Member) {
+        run.reach(member);
+        self.end(run).await;
+    }
+}
+
+/// Whether `message` is the next after what was `said`, so that nothing has to be looked up between them.
+fn follows(room: &Room, said: &[Said], message: &Message) -> bool {
+    if room.past.is_none() {
+        return true;
+    }
+    let (Some(last), Some(place)) = (said.last().and_then(|said| said.place), message.place) else { return false };
+    place.previous <= last.offset && last.offset < place.offset
 }
 
 impl Room {

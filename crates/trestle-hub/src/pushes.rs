@@ -7,16 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use trestle_bus::{Heard, Message, Subscription};
+use trestle_bus::{Heard, Message, Subject, Subscription};
 use trestle_wire::{
     Selector, SessionId,
     v1::{self, Overflow},
 };
 
 use crate::{
-    Delivered, Member,
-    fanout::{Parcel, send},
+    Member,
+    fanout::Parcel,
     listen::{Core, Scope},
+    slices::{Load, Run},
 };
 
 /// Parsed selectors that are kept: services push by few of them, over and over. 64 x 4 KiB at worst.
@@ -34,7 +35,7 @@ impl Core {
             let message = match heard {
                 Heard::Message(message) => message,
                 Heard::Lost(count) => {
-                    self.lost_pushes("sessions", Scope::Some, count);
+                    self.lost_pushes("sessions", Scope::Some, count).await;
                     continue;
                 }
             };
@@ -45,7 +46,7 @@ impl Core {
                     let Ok(session) = SessionId::parse(&format!("{}.{rest}", self.node)) else { continue };
                     self.push_to(&session, message).await;
                 }
-                Some((_, "control")) => self.control(message),
+                Some((_, "control")) => self.control(message).await,
                 Some(_) => {}
             }
         }
@@ -55,8 +56,7 @@ impl Core {
     pub(crate) async fn push_to(&self, session: &SessionId, message: Message) {
         let Some(member) = self.sessions.lock().get(session).cloned() else { return };
         let Some(envelope) = self.read_as(&message) else { return };
-        let count = self.push(envelope, [&member]);
-        self.answer(message.reply_to, count).await;
+        self.send(self.pushed(envelope, message.reply_to), &member).await;
     }
 
     /// Carries pushes by selectors, until the bus is closed.
@@ -64,32 +64,31 @@ impl Core {
         while let Some(heard) = subscription.next().await {
             match heard {
                 Heard::Message(message) => {
-                    let Some(push) = self.read_as::<v1::SelectedPush>(&message) else { continue };
-                    let Some(count) = self.push_selected(push) else { continue };
-                    self.answer(message.reply_to, count).await;
+                    if let Some(push) = self.read_as::<v1::SelectedPush>(&message) {
+                        self.push_selected(push, message.reply_to).await;
+                    }
                 }
-                Heard::Lost(count) => self.lost_pushes("selected sessions", Scope::Some, count),
+                Heard::Lost(count) => self.lost_pushes("selected sessions", Scope::Some, count).await,
             }
         }
     }
 
-    fn push_selected(&self, push: v1::SelectedPush) -> Option<Delivered> {
+    async fn push_selected(&self, push: v1::SelectedPush, reply_to: Option<Subject>) {
         let v1::SelectedPush { selector, except_sessions, envelope } = push;
-        let selector = self.selector(&selector)?;
-        let except: HashSet<&str> = except_sessions.iter().map(String::as_str).collect();
-        let picked = |member: &&Arc<Member>| {
+        let (Some(selector), Some(envelope)) = (self.selector(&selector), envelope) else { return };
+        let except: HashSet<String> = except_sessions.into_iter().collect();
+        let pick = move |member: &Member| {
             !except.contains(member.session.as_str())
                 && selector.as_ref().is_none_or(|selector| selector.matches(&member.facts.lock().tags))
         };
-        let envelope = envelope?;
-        Some(self.everyone.inside(|inside| self.push(envelope, inside.members().iter().filter(picked))))
+        self.spread(&self.everyone, |_| self.pushed(envelope, reply_to).only(Box::new(pick))).await;
     }
 
-    fn push<'a>(&self, envelope: v1::Envelope, members: impl IntoIterator<Item = &'a Arc<Member>>) -> Delivered {
-        self.traced(envelope, |envelope, catalogue| {
-            let parcel = Parcel::delivery(envelope, None, Overflow::Disconnect, catalogue);
-            send(&parcel, members, catalogue, &self.metrics)
-        })
+    /// A push on its way to those whom it is for.
+    fn pushed(&self, mut envelope: v1::Envelope, reply_to: Option<Subject>) -> Run {
+        let (span, catalogue) = (self.span(&mut envelope), self.schemas.current());
+        let parcel = Parcel::delivery(envelope, None, Overflow::Disconnect, &catalogue);
+        Run::new(vec![Load::new(Arc::new(parcel), span, reply_to)], catalogue)
     }
 
     /// The selector in `text`, `Some(None)` if it is empty and picks all; `None` if it cannot be read.

@@ -49,7 +49,7 @@ pub(crate) struct Budget(AtomicUsize);
 /// A message of a channel that somebody may have missed.
 pub(crate) struct Recalled {
     pub(crate) offset: u64,
-    pub(crate) parcel: Parcel,
+    pub(crate) parcel: Arc<Parcel>,
     bytes: usize,
 }
 
@@ -153,7 +153,7 @@ impl Budget {
 }
 
 impl Recalled {
-    pub(crate) fn new(offset: u64, parcel: Parcel) -> Self {
+    pub(crate) fn new(offset: u64, parcel: Arc<Parcel>) -> Self {
         // Once as it came, and once more for each encoding, of which there mostly is one.
         let bytes = 2 * parcel.envelope().map_or(0, prost::Message::encoded_len) + MESSAGE_BYTES;
         Self { offset, parcel, bytes }
@@ -373,7 +373,7 @@ mod tests {
     fn message(offset: u64) -> Recalled {
         let schemas = Schemas::open(SchemaSource::Files(Vec::new())).unwrap();
         let envelope = v1::Envelope { offset, ..v1::Envelope::default() };
-        Recalled::new(offset, Parcel::delivery(envelope, None, Overflow::Disconnect, &schemas.current()))
+        Recalled::new(offset, Arc::new(Parcel::delivery(envelope, None, Overflow::Disconnect, &schemas.current())))
     }
 
     fn found(from: u64, offsets: &[u64], until: u64) -> Found {

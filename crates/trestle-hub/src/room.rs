@@ -4,7 +4,7 @@
 //! channel has heard exactly what came since the offset it was told when it joined.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,7 @@ use tokio::{
 };
 use trestle_wire::{ChannelName, SessionId, Subject, v1::Overflow};
 
-use crate::{Audience, Member, Members, recall::Recall};
+use crate::{Audience, Member, Members, recall::Recall, slices::Run};
 
 /// The listeners of one audience on this node.
 pub(crate) struct Room {
@@ -36,8 +36,10 @@ pub(crate) struct Room {
 /// The members, and what they have heard.
 #[derive(Default)]
 pub(crate) struct Inside {
-    members: Members,
+    pub(crate) members: Members,
     places: HashMap<SessionId, usize>,
+    /// What is on its way to the members, if that takes more than one slice.
+    pub(crate) run: Option<Box<Run>>,
     /// Offset of the last message; 0 without history.
     pub(crate) offset: u64,
     /// How often the log has lost what was heard.
@@ -134,37 +136,47 @@ impl Past {
 }
 
 impl Inside {
-    pub(crate) fn members(&self) -> &[Arc<Member>] {
-        &self.members
-    }
-
     /// Whether it was not in the room before. One of the same session gives its place to it.
     pub(crate) fn enter(&mut self, member: &Arc<Member>) -> bool {
-        match self.places.entry(member.session.clone()) {
-            Entry::Vacant(place) => {
-                place.insert(self.members.len());
-                self.members.push(Arc::clone(member));
-                true
-            }
-            Entry::Occupied(place) => {
-                let there = &mut self.members[*place.get()];
-                let other = !Arc::ptr_eq(there, member);
-                // One that was given away while it was on its way: its client has come as the other.
-                if other && member.outbox.is_closed() {
-                    return false;
-                }
-                *there = Arc::clone(member);
-                other
-            }
+        let Some(place) = self.catch_up(&member.session) else {
+            self.places.insert(member.session.clone(), self.members.len());
+            self.members.push(Arc::clone(member));
+            return true;
+        };
+        let there = &mut self.members[place];
+        let other = !Arc::ptr_eq(there, member);
+        // One that was given away while it was on its way: its client has come as the other.
+        if other && member.outbox.is_closed() {
+            return false;
+        }
+        *there = Arc::clone(member);
+        other
+    }
+
+    /// The place of `session`, if it is here: what is on its way to all has gone into its outbox then.
+    pub(crate) fn catch_up(&mut self, session: &SessionId) -> Option<usize> {
+        let place = self.places.get(session).copied()?;
+        Some(self.reach(place))
+    }
+
+    /// Lets the members in two places change them.
+    pub(crate) fn swap(&mut self, one: usize, other: usize) {
+        if one == other {
+            return;
+        }
+        self.members.swap(one, other);
+        for place in [one, other] {
+            self.places.insert(self.members[place].session.clone(), place);
         }
     }
 
     /// Whether it was in the room.
     pub(crate) fn leave(&mut self, member: &Arc<Member>) -> bool {
-        let Some(place) = self.places.get(&member.session).copied() else { return false };
+        let Some(place) = self.catch_up(&member.session) else { return false };
         if !Arc::ptr_eq(&self.members[place], member) {
             return false;
         }
+        let place = self.move_out(place);
         self.places.remove(&member.session);
         self.members.swap_remove(place);
         if let Some(moved) = self.members.get(place) {
@@ -197,7 +209,7 @@ mod tests {
             assert!(inside.leave(&all[gone]));
             assert!(!inside.leave(&all[gone]));
         }
-        let mut left: Vec<_> = inside.members().iter().map(|one| one.session.clone()).collect();
+        let mut left: Vec<_> = inside.members.iter().map(|one| one.session.clone()).collect();
         left.sort();
         assert_eq!(left, [all[1].session.clone(), all[3].session.clone()]);
     }
@@ -207,9 +219,9 @@ mod tests {
         let (mut inside, old, new) = (Inside::default(), member(1), member(1));
         assert!(inside.enter(&old) && inside.enter(&new));
         assert!(!inside.leave(&old), "it has lost its place already");
-        assert!(inside.members().iter().all(|there| Arc::ptr_eq(there, &new)));
+        assert!(inside.members.iter().all(|there| Arc::ptr_eq(there, &new)));
         old.outbox.close();
         assert!(!inside.enter(&old) && !inside.leave(&old), "it was on its way when it was given up");
-        assert!(inside.leave(&new) && inside.members().is_empty());
+        assert!(inside.leave(&new) && inside.members.is_empty());
     }
 }

@@ -71,6 +71,8 @@ impl Reserved {
     pub(crate) fn seat<T>(self, member: &Arc<Member>, enter: impl FnOnce(&mut Inside) -> T) -> (Seat, T) {
         let room = Arc::clone(&self.room);
         let (taken, result) = room.inside(|inside| {
+            // One that sits here already is to hear nothing older after that.
+            inside.catch_up(&member.session);
             let result = enter(inside);
             (inside.enter(member), result)
         });
@@ -102,10 +104,13 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// How far the room has heard; 0 where there is no history.
+    /// How far the member has heard; 0 where there is no history.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.place.room.inside(|inside| inside.offset)
+        self.place.room.inside(|inside| {
+            inside.catch_up(&self.member.session);
+            inside.offset
+        })
     }
 
     /// Leaves the room, and says how far the member has heard there: everything up to this offset has gone into its

@@ -63,6 +63,31 @@ async fn who_leaves_is_told_how_far_it_has_heard() {
     assert_eq!(live.leave(), 0);
 }
 
+#[tokio::test]
+async fn a_large_room_lets_others_hear_in_between_and_who_leaves_it_then_has_heard_all() {
+    let house = House::new().await;
+    let mut large = Vec::new();
+    for number in 1..=10_000 {
+        let member = member(number, Encoding::Protobuf);
+        large.push((house.join(&member, "room:1").await, member));
+    }
+    let small = member(0, Encoding::Protobuf);
+    let _seat = house.join(&small, "live:1").await;
+    welcomed(&small).await;
+    house.publish("room:1", "a").await;
+    house.publish("room:1", "b").await;
+    house.publish("live:1", "x").await;
+    assert_eq!(heard(&small).await.0, "x");
+    let (seat, last) = large.pop().unwrap();
+    assert_eq!(last.outbox.len(), 1, "only the welcome: it was not its turn yet");
+    assert_eq!(seat.leave(), last.outbox.len() as u64 - 1);
+    for (seat, member) in large.drain(..).rev() {
+        assert_eq!(welcomed(&member).await, 0);
+        assert_eq!((heard(&member).await.1, heard(&member).await.1), (1, 2));
+        assert_eq!(seat.leave(), 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_history_that_has_expired_does_not_make_the_next_message_the_first() {
     let house = House::new().await;

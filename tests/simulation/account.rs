@@ -1,7 +1,7 @@
 //! What one client has been told, held against what really happened.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -48,6 +48,8 @@ struct Live {
     /// From this message on, all should come.
     since: usize,
     last: Option<usize>,
+    /// The last one of each publisher.
+    last_of: HashMap<String, usize>,
     /// When the last one came.
     came: Instant,
     /// Some did not come: since when that may be told, and until when.
@@ -162,7 +164,14 @@ impl Account {
 
     fn hear(&mut self, subject: String, named: &str) {
         let since = self.judge.lock().live_count(&subject);
-        let live = Live { named: named.to_owned(), since, last: None, came: Instant::now(), holes: Vec::new() };
+        let live = Live {
+            named: named.to_owned(),
+            since,
+            last: None,
+            last_of: HashMap::new(),
+            came: Instant::now(),
+            holes: Vec::new(),
+        };
         self.live.insert(subject, live);
     }
 
@@ -269,8 +278,14 @@ impl Account {
                 self.fault("MEANT", format!("{id} came to {session}"))
             };
         };
+        let v1::Source { session: by, service, node, .. } = envelope.source.clone().unwrap_or_default();
+        let publisher = [by, service, node].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        if ear.last_of.insert(publisher, place).is_some_and(|last| place <= last) {
+            return self.fault("ORDER", format!("{id} came after a later one of its publisher"));
+        }
+        // What another publisher said before it may come later, where the client moves between nodes.
         if ear.last.is_some_and(|last| place <= last) {
-            return self.fault("ORDER", format!("{id} came after a later one"));
+            return;
         }
         let next = ear.last.map_or(ear.since, |last| last + 1);
         if place > next {

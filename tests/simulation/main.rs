@@ -6,7 +6,7 @@
 //! | invariant | sentence |
 //! | --- | --- |
 //! | ONCE | A session gets a message at most once, and none that it was told is missing. |
-//! | ORDER | What came from one subject comes in its order. |
+//! | ORDER | What one publisher said to a subject comes in its order; what a history keeps, in the order of its offsets. |
 //! | MEANT | What comes was said or stored there, and for this session. |
 //! | NO-SILENT-HOLE | What a channel's log has stored comes to everyone who listens, or is told in a gap before the next. |
 //! | NO-SILENT-LOSS | What was said without being stored comes to everyone who listens, or is told in a gap soon after. |

@@ -1,6 +1,7 @@
 //! Live messages of a session that moves between two nodes: both hear them for a moment, and one writes them.
 //!
-//! What always holds: a message is written by one of them; what comes after a later one of its channel is told as lost.
+//! What always holds: a message is written by one of them; what comes after a later one of its publisher is told as lost.
+//! What different publishers say may come to two nodes in different order, and each order is as good.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -28,18 +29,23 @@ pub(crate) struct Had {
 }
 
 impl Had {
-    /// Takes out what is among them; of a channel of which a later message is, also what stands before that: the other node
-    /// has not had it. Gives how many of each channel.
+    /// Takes out what is among them; of a publisher of whom a later message on the channel is, also what stands before that:
+    /// the other node has dropped it. Gives how many of each channel.
     fn take_out(&self, taken: &mut Vec<Taken>) -> BTreeMap<ChannelName, u64> {
-        let mut late = BTreeMap::new();
+        let (mut later, mut late) = (HashSet::new(), BTreeMap::new());
         taken.reverse();
         taken.retain(|one| match one {
             Taken::Frame(_, Some(label)) if label.offset == 0 => {
+                let Some(channel) = &label.channel else { return !self.ids.contains(&label.id) };
                 if self.ids.contains(&label.id) {
-                    late.extend(label.channel.clone().filter(|name| !late.contains_key(name)).map(|name| (name, 0)));
+                    later.insert((channel.clone(), label.publisher));
                     return false;
                 }
-                label.channel.as_ref().and_then(|name| late.get_mut(name)).map(|count| *count += 1).is_none()
+                let is_late = later.contains(&(channel.clone(), label.publisher));
+                if is_late {
+                    *late.entry(channel.clone()).or_default() += 1;
+                }
+                !is_late
             }
             Taken::Frame(..) | Taken::Gap(_) => true,
         });
@@ -83,7 +89,7 @@ impl Stay {
     /// Keeps what is still to be written of what was taken from the outbox.
     pub(crate) fn retain_wanted(&mut self, taken: &mut Vec<Taken>) {
         let Some(had) = &self.had else { return };
-        let late = had.take_out(taken).into_iter().filter(|(_, count)| *count > 0).map(|(channel, count)| {
+        let late = had.take_out(taken).into_iter().map(|(channel, count)| {
             let (channel, reason) = (channel.to_string(), GapReason::Failover.into());
             Taken::Gap(v1::Gap { channel, count, reason, ..v1::Gap::default() })
         });
@@ -105,18 +111,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_by_the_other_node_goes_and_so_does_what_stands_before_it() {
+    fn what_came_by_the_other_node_goes_and_so_does_what_its_publisher_said_before() {
         let schemas = Schemas::open(SchemaSource::Files(Vec::new())).expect("no files are sound");
         let name = |name: &str| ChannelName::parse(name).ok();
-        let frame = |id, channel: &str| {
-            let label = Label { id, channel: name(channel), ..Label::default() };
+        let frame = |id, channel: &str, publisher| {
+            let label = Label { id, publisher, channel: name(channel), ..Label::default() };
             Taken::Frame(encode(Encoding::Json, &v1::ServerFrame::default(), &schemas.current()), Some(Arc::new(label)))
         };
         let had = Had { ids: HashSet::from([3, 6]), until: now() };
-        let waits = [(1, "a:1"), (2, "b:1"), (3, "a:1"), (4, "a:1"), (5, ""), (6, "")];
-        let mut taken: Vec<_> = waits.map(|(id, channel)| frame(id, channel)).into();
+        let waits = [(1, "a:1", 1), (7, "a:1", 2), (2, "b:1", 1), (3, "a:1", 1), (4, "a:1", 1), (5, "", 1), (6, "", 1)];
+        let mut taken: Vec<_> = waits.map(|(id, channel, publisher)| frame(id, channel, publisher)).into();
         assert_eq!(had.take_out(&mut taken), BTreeMap::from([(name("a:1").expect("a name"), 1)]));
         let left = taken.iter().map(|one| if let Taken::Frame(_, Some(label)) = one { label.id } else { 0 });
-        assert_eq!(left.collect::<Vec<_>>(), [2, 4, 5], "what is no channel's is not held against its order");
+        let why = "neither what another publisher said, nor what is no channel's, is held against the order";
+        assert_eq!(left.collect::<Vec<_>>(), [7, 2, 4, 5], "{why}");
     }
 }

@@ -20,6 +20,8 @@ pub struct Label {
     pub offset: u64,
     /// A hash of the envelope's id.
     pub id: u64,
+    /// A hash of who said it, where no history gives it its place: what one publisher says keeps its order.
+    pub publisher: u64,
     /// What happens when there is no room; unspecified is [`v1::Overflow::Disconnect`].
     pub overflow: v1::Overflow,
     /// For [`v1::Overflow::Conflate`]: a hash of what tells messages apart.

@@ -15,9 +15,9 @@ use crate::channels::Channels;
 /// A frame with its label.
 pub(crate) type Waiting = (Encoded, Arc<Label>);
 
-/// Bytes of a record beside its frame: a hash of the rest (4), the frame's length (4), offset, id and key (8 each), the
+/// Bytes of a record beside its frame: a hash of the rest (4), the frame's length (4), offset, id, publisher and key (8 each), the
 /// channel's number (4), policy, priority and encoding (1 each). Little-endian; nobody else ever reads it.
-pub(crate) const RECORD_BYTES: usize = 4 + 4 + 3 * 8 + 4 + 3;
+pub(crate) const RECORD_BYTES: usize = 4 + 4 + 4 * 8 + 4 + 3;
 /// Bytes of the hash.
 const HASH_BYTES: usize = 4;
 /// Of the hash: any number will do, but with 0 a row of zeros would hash to something as dull.
@@ -34,7 +34,7 @@ pub(crate) fn write((frame, label): &Waiting, channels: &mut Channels, into: &mu
     let start = into.len();
     into.extend_from_slice(&[0; HASH_BYTES]);
     into.extend_from_slice(&length.to_le_bytes());
-    for number in [label.offset, label.id, label.key] {
+    for number in [label.offset, label.id, label.publisher, label.key] {
         into.extend_from_slice(&number.to_le_bytes());
     }
     into.extend_from_slice(&channels.enter(label.channel.as_ref()).to_le_bytes());
@@ -71,17 +71,17 @@ pub(crate) fn read(bytes: &[u8], channels: &mut Channels) -> Found {
         return Found::Garbage;
     }
     let (Ok(overflow), Ok(priority), Some(encoding)) = (
-        Overflow::try_from(i32::from(head[36])),
-        Priority::try_from(i32::from(head[37])),
-        Encoding::ALL.get(usize::from(head[38])),
+        Overflow::try_from(i32::from(head[44])),
+        Priority::try_from(i32::from(head[45])),
+        Encoding::ALL.get(usize::from(head[46])),
     ) else {
         return Found::Garbage;
     };
-    let Some(channel) = u32::try_from(number(&head[32..36])).ok().and_then(|number| channels.leave(number)) else {
+    let Some(channel) = u32::try_from(number(&head[40..44])).ok().and_then(|number| channels.leave(number)) else {
         return Found::Garbage;
     };
-    let [offset, id, key] = [8, 16, 24].map(|at| number(&head[at..at + 8]));
-    let label = Label { channel, offset, id, overflow, key, priority };
+    let [offset, id, publisher, key] = [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
+    let label = Label { channel, offset, id, publisher, overflow, key, priority };
     let frame = Encoded::from_payload(*encoding, &record[RECORD_BYTES..]);
     Found::Record((frame, Arc::new(label)), all)
 }
@@ -108,6 +108,7 @@ mod tests {
             channel: Some(inbox()),
             offset: u64::MAX - 1,
             id: 0x0123_4567_89ab_cdef,
+            publisher: 0x0fed_cba9_8765_4321,
             overflow: Overflow::Spill,
             key: 1 << 63,
             priority: Priority::High,

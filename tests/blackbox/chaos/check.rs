@@ -52,7 +52,8 @@ pub(super) struct Verdict {
     pub(super) checked: usize,
     /// Told missing, on channels without a history.
     pub(super) told: usize,
-    pub(super) gaps: usize,
+    /// Each gap that was told: by whom it was heard, where, and what came around it.
+    pub(super) gaps: Vec<String>,
     /// Missing without a word where only RECEIVED was promised and [`Bus::Broken`].
     pub(super) unheard: usize,
     /// Longest time from the ack of a message until a listener had it: how long recovery took.
@@ -96,7 +97,11 @@ pub(super) fn check(said: &[Said], logs: &[Log], bus: Bus) -> Verdict {
             Err(Lost { count, .. }) if bus == Bus::Broken && !keeps(log.channel) => verdict.unheard += count,
             Err(Lost { fault, .. }) => verdict.faults.push(format!("{} on {}: {fault}", log.listener, log.channel)),
         }
-        verdict.gaps += log.heard.iter().filter(|(_, heard)| matches!(heard, Heard::Gap { .. })).count();
+        for (at, _) in log.heard.iter().enumerate().filter(|(_, (_, heard))| matches!(heard, Heard::Gap { .. })) {
+            let around = &log.heard[at.saturating_sub(AROUND)..(at + AROUND).min(log.heard.len())];
+            let around: Vec<_> = around.iter().map(|(_, heard)| heard).collect();
+            verdict.gaps.push(format!("{} on {}, where it heard {around:?}", log.listener, log.channel));
+        }
         for (at, heard) in &log.heard {
             let Heard::Message { speaker, number, .. } = heard else { continue };
             if let Some(acked) = acked_at.get(&(log.channel, *speaker, *number)) {

@@ -12,5 +12,5 @@ async fn a_drained_gateway_costs_nothing_by_command() {
     run.fleet.ended(0).await;
     run.flows(150).await;
     let verdict = run.finish().await;
-    assert_eq!((verdict.gaps, verdict.told), (0, 0), "a drain costs nothing, not even what has no history");
+    assert!(verdict.gaps.is_empty(), "a drain costs nothing, not even what has no history: {:#?}", verdict.gaps);
 }

@@ -15,5 +15,5 @@ async fn a_rolling_restart_costs_nothing() {
         run.flows(100).await;
     }
     let verdict = run.finish().await;
-    assert_eq!((verdict.gaps, verdict.told), (0, 0), "it costs nothing, not even what has no history");
+    assert!(verdict.gaps.is_empty(), "it costs nothing, not even what has no history: {:#?}", verdict.gaps);
 }

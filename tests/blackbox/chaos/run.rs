@@ -197,11 +197,12 @@ impl Run {
         reasons.sort();
         reasons.dedup();
         println!(
-            "chaos {}: {said} said, {acked} acked, {checked} deliveries checked, {} faults; {gaps} gaps told, {told} messages \
+            "chaos {}: {said} said, {acked} acked, {checked} deliveries checked, {} faults; {} gaps told, {told} messages \
              in them, {unheard} not heard where the bus broke; recovered within {lag:.1?}, slowest ack {:.1?}; {orders} orders acked, the slowest after {:.1?}, {again} handled twice; \
              {answered} questions answered, {unanswered} not {reasons:?}; presence right after {ghosts:.1?}; resumes: {}",
             self.name,
             faults.len(),
+            gaps.len(),
             self.book.slowest(),
             self.book.slowest_order(),
             self.fleet.resumes().await,

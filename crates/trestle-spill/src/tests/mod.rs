@@ -134,7 +134,15 @@ fn label(number: usize) -> Arc<Label> {
     let channel = (!number.is_multiple_of(5)).then(|| ChannelName::parse(&format!("room:{}", number % 3)).unwrap());
     let number = number as u64;
     let overflow = if number.is_multiple_of(2) { Overflow::Spill } else { Overflow::DropOldest };
-    Arc::new(Label { channel, offset: number, id: number << 32, overflow, key: !number, priority: Priority::Low })
+    Arc::new(Label {
+        channel,
+        offset: number,
+        id: number << 32,
+        publisher: number << 16,
+        overflow,
+        key: !number,
+        priority: Priority::Low,
+    })
 }
 
 fn put(spill: &mut dyn Spill, number: usize, size: usize) -> Result<(), Full> {

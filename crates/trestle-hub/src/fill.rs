@@ -97,7 +97,7 @@ impl Core {
     async fn begin_anew(&self, room: &Room, past: &Past, last: u64, count: u64) {
         let channel = &past.channel;
         self.metrics.missing.inc_by(count.max(1));
-        let begin = |inside: &mut Inside| {
+        let word = |inside: &mut Inside| {
             let heard = inside.offset;
             tracing::warn!(%channel, heard, last, "the history has lost what it had stored; telling the clients");
             let lost = Lost { from: heard + 1, to: 0, reason: GapReason::Failover };
@@ -105,7 +105,7 @@ impl Core {
             inside.begin_anew(last);
             self.word(Frame::Gap(gap))
         };
-        self.spread(room, begin).await;
+        self.spread(room, word).await.end(&self.metrics).for_each(drop);
     }
 
     /// Fans out stored messages after the last one heard.
@@ -122,7 +122,8 @@ impl Core {
             // What comes before it is what the room has heard then.
             Said { envelope, place: Some(Place { offset: one.offset, previous: 0 }), reply_to: None }
         };
-        self.fan_out(room, stored.into_iter().map(said).collect()).await;
+        let said = stored.into_iter().map(said).collect();
+        self.fan_out(room, said).await.end(&self.metrics).for_each(drop);
     }
 
     /// Notes a stored message that is no envelope.

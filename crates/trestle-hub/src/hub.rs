@@ -208,18 +208,19 @@ impl Core {
         Ok((subscription, offset))
     }
 
-    /// Carries pushes to a session that another node began, and what is to be done with it.
+    /// Carries pushes to a session that another node began, and what is to be done with it: in boxes, as there is a task
+    /// for each such session.
     async fn pump_moved(self: Arc<Self>, session: SessionId, mut pushes: Subscription, mut control: Subscription) {
         loop {
             tokio::select! {
                 biased; // what comes seldom, first
                 Some(heard) = control.next() => match heard {
-                    Heard::Message(message) => self.control(message).await,
+                    Heard::Message(message) => Box::pin(self.control(message)).await,
                     Heard::Lost(count) => tracing::warn!(count, %session, "the bus lost what was to be done"),
                 },
                 Some(heard) = pushes.next() => match heard {
-                    Heard::Message(message) => self.push_to(&session, message).await,
-                    Heard::Lost(count) => self.lost_pushes("a session", Scope::One(&session), count).await,
+                    Heard::Message(message) => Box::pin(self.push_to(&session, message)).await,
+                    Heard::Lost(count) => Box::pin(self.lost_pushes("a session", Scope::One(&session), count)).await,
                 },
                 else => return,
             }

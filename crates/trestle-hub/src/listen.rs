@@ -79,18 +79,28 @@ pub(crate) struct Said {
 impl Core {
     /// Carries what `subscription` hears to `room`, until the bus is closed.
     pub(crate) async fn pump(self: Arc<Self>, room: Arc<Room>, mut subscription: Subscription) {
+        let mut heard = None;
         let Some(past) = &room.past else {
-            while let Some(heard) = subscription.next().await {
-                self.hear(&room, heard, &mut subscription).await;
+            loop {
+                if heard.is_none() {
+                    heard = subscription.next().await;
+                }
+                match heard {
+                    Some(_) => self.hear(&room, &mut heard, &mut subscription).await,
+                    None => return,
+                }
             }
-            return;
         };
         loop {
             let forget = room.forget(past);
+            if heard.is_some() {
+                self.hear(&room, &mut heard, &mut subscription).await;
+                continue;
+            }
             tokio::select! {
                 biased;
-                heard = subscription.next() => match heard {
-                    Some(heard) => self.hear(&room, heard, &mut subscription).await,
+                next = subscription.next() => match next {
+                    Some(_) => heard = next,
                     None => return,
                 },
                 () = past.nudge.notified() => if past.wanted_more() {
@@ -102,47 +112,50 @@ impl Core {
         }
     }
 
-    async fn hear(&self, room: &Room, heard: Heard, subscription: &mut Subscription) {
-        let mut next = Some(heard);
-        while let Some(heard) = next {
-            next = match heard {
-                Heard::Message(message) => self.message(room, message, subscription).await,
-                Heard::Lost(count) => {
-                    match &room.past {
-                        Some(past) => self.fill(room, past, None, count).await,
-                        None => self.lost(room, count).await,
-                    }
-                    None
-                }
-            };
+    /// Does what `heard` asks for, and leaves there what has come behind it but does not go with it.
+    async fn hear(&self, room: &Room, heard: &mut Option<Heard>, subscription: &mut Subscription) {
+        match heard.take() {
+            Some(Heard::Message(message)) => {
+                let said = vec![self.said(message)];
+                self.message(room, said, heard, subscription).await;
+            }
+            Some(Heard::Lost(count)) => match &room.past {
+                Some(past) => self.fill(room, past, None, count).await,
+                None => self.lost(room, count).await,
+            },
+            None => {}
         }
     }
 
-    /// Fans out `message`; to a large room together with those that have come behind it. What has come but does not follow on
-    /// them is given back.
-    async fn message(&self, room: &Room, message: Message, subscription: &mut Subscription) -> Option<Heard> {
-        if let (Some(place), Some(past)) = (message.place, &room.past) {
+    /// Fans out what was said; to a large room together with what has come behind it, as long as that follows on it.
+    async fn message(
+        &self,
+        room: &Room,
+        mut said: Vec<Said>,
+        other: &mut Option<Heard>,
+        subscription: &mut Subscription,
+    ) {
+        if let (Some(place), Some(past)) = (said[0].place, &room.past) {
             let heard = room.inside(|inside| inside.offset);
             // The first of its channel comes late after a fill, or begins a log anew.
             if place.offset <= heard && (place.previous > 0 || !self.begins_anew(room, past).await) {
-                return None;
+                return;
             }
             if place.previous > heard && !is_planted(Fault::NoGapCheck) {
                 self.fill(room, past, Some(place.previous), 0).await;
             }
         }
-        let (mut said, mut next) = (vec![self.said(message)], None);
         if room.inside(|inside| inside.is_large()) {
-            while said.len() < TOGETHER_MAX && next.is_none() {
+            while said.len() < TOGETHER_MAX && other.is_none() {
                 match subscription.try_next() {
                     Some(Heard::Message(message)) if follows(room, &said, &message) => said.push(self.said(message)),
-                    Some(other) => next = Some(other),
+                    Some(next) => *other = Some(next),
                     None => break,
                 }
             }
         }
-        self.fan_out(room, said).await;
-        next
+        let run = self.fan_out(room, said).await;
+        self.report(run).await;
     }
 
     fn said(&self, message: Message) -> Said {
@@ -162,13 +175,13 @@ impl Core {
     }
 
     /// Puts what was said into the outboxes, and remembers it for those who come back.
-    pub(crate) async fn fan_out(&self, room: &Room, said: Vec<Said>) {
+    pub(crate) async fn fan_out(&self, room: &Room, said: Vec<Said>) -> Box<Run> {
         let begin = |inside: &mut Inside| {
             let catalogue = self.schemas.current();
             let loads = said.into_iter().filter_map(|said| self.take_in(room, said, inside, &catalogue)).collect();
             Run::new(loads, catalogue)
         };
-        self.spread(room, begin).await;
+        self.spread(room, begin).await
     }
 
     /// Takes in what was said: from now on it is the last that the room has heard.
@@ -194,32 +207,50 @@ impl Core {
     }
 
     /// Sends what `begin` makes of `room` to all who are in there at that moment, with a pause for others after each slice.
-    pub(crate) async fn spread(&self, room: &Room, begin: impl FnOnce(&mut Inside) -> Run) {
+    pub(crate) async fn spread(&self, room: &Room, begin: impl FnOnce(&mut Inside) -> Box<Run>) -> Box<Run> {
         // Other rooms have one pump.
-        let turn = match room.audience {
-            Audience::Everyone => Some(self.turn.lock().await),
+        let _turn = match room.audience {
+            Audience::Everyone => Some(Box::pin(self.turn.lock()).await),
             _ => None,
         };
         let mut all_reached = room.inside(|inside| {
             let run = begin(inside);
             inside.begin(run)
         });
-        let run = loop {
+        loop {
             if let Some(run) = all_reached {
-                break run;
+                return run;
             }
             yield_now().await;
             all_reached = room.inside(Inside::go_on);
+        }
+    }
+
+    /// Sends `word` to all who are in `room` at the moment in which it does what is `before`.
+    pub(crate) async fn tell(&self, room: &Room, word: Box<Run>, before: impl FnOnce(&mut Inside)) {
+        let begin = |inside: &mut Inside| {
+            before(inside);
+            word
         };
-        drop(turn);
-        self.end(run).await;
+        self.spread(room, begin).await.end(&self.metrics).for_each(drop);
+    }
+
+    /// Sends `run` to one session.
+    pub(crate) async fn send(&self, mut run: Box<Run>, member: &Member) {
+        run.reach(member);
+        self.report(run).await;
     }
 
     /// Notes what became of it, and tells those who want to know.
-    pub(crate) async fn end(&self, run: Run) {
+    pub(crate) async fn report(&self, run: Box<Run>) {
         for (reply_to, count) in run.end(&self.metrics) {
             self.answer(reply_to, count).await;
         }
+    }
+
+    /// A word of the gateway's own.
+    pub(crate) fn word(&self, frame: Frame) -> Box<Run> {
+        Run::new(vec![Load::word(frame)], self.schemas.current())
     }
 
     /// A `fanout` span, if the envelope's trace is sampled.
@@ -276,11 +307,11 @@ impl Core {
 
     async fn tell_lost(&self, scope: Scope<'_>, gap: v1::Gap) {
         match scope {
-            Scope::All(room) => self.spread(room, |_| self.word(Frame::Gap(gap))).await,
+            Scope::All(room) => self.tell(room, self.word(Frame::Gap(gap)), |_| ()).await,
             // Nobody knows how many of them each has missed.
             Scope::Some => {
-                let gap = v1::Gap { count: 0, ..gap };
-                self.spread(&self.everyone, |_| self.word(Frame::Gap(gap))).await;
+                let word = self.word(Frame::Gap(v1::Gap { count: 0, ..gap }));
+                self.tell(&self.everyone, word, |_| ()).await;
             }
             Scope::One(session) => {
                 let Some(member) = self.sessions.lock().get(session).cloned() else { return };
@@ -294,24 +325,12 @@ impl Core {
         let Some(channel) = room.channel() else { return };
         let gap = v1::Gap { count, ..lost.gap(channel.as_str()) };
         self.metrics.missing.inc_by(count.max(1));
-        let begin = |inside: &mut Inside| {
+        let before = |inside: &mut Inside| {
             inside.offset = inside.offset.max(lost.to);
             // Those who join have to find the gap too.
             inside.recall.clear();
-            self.word(Frame::Gap(gap))
         };
-        self.spread(room, begin).await;
-    }
-
-    /// A word of the gateway's own.
-    pub(crate) fn word(&self, frame: Frame) -> Run {
-        Run::new(vec![Load::word(frame)], self.schemas.current())
-    }
-
-    /// Sends `run` to one session.
-    pub(crate) async fn send(&self, mut run: Run, member: &Member) {
-        run.reach(member);
-        self.end(run).await;
+        self.tell(room, self.word(Frame::Gap(gap)), before).await;
     }
 }
 

@@ -81,11 +81,13 @@ impl Core {
             !except.contains(member.session.as_str())
                 && selector.as_ref().is_none_or(|selector| selector.matches(&member.facts.lock().tags))
         };
-        self.spread(&self.everyone, |_| self.pushed(envelope, reply_to).only(Box::new(pick))).await;
+        let run = self.pushed(envelope, reply_to).only(Box::new(pick));
+        let run = self.spread(&self.everyone, |_| run).await;
+        self.report(run).await;
     }
 
     /// A push on its way to those whom it is for.
-    fn pushed(&self, mut envelope: v1::Envelope, reply_to: Option<Subject>) -> Run {
+    fn pushed(&self, mut envelope: v1::Envelope, reply_to: Option<Subject>) -> Box<Run> {
         let (span, catalogue) = (self.span(&mut envelope), self.schemas.current());
         let parcel = Parcel::delivery(envelope, None, Overflow::Disconnect, &catalogue);
         Run::new(vec![Load::new(Arc::new(parcel), span, reply_to)], catalogue)

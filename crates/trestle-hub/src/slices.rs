@@ -71,13 +71,15 @@ impl Load {
 }
 
 impl Run {
-    pub(crate) fn new(loads: Vec<Load>, catalogue: Arc<Catalogue>) -> Self {
-        Self { loads, catalogue, pick: None, next: 0, end: 0 }
+    /// In a box, as all rooms' tasks keep a place for it.
+    pub(crate) fn new(loads: Vec<Load>, catalogue: Arc<Catalogue>) -> Box<Self> {
+        Box::new(Self { loads, catalogue, pick: None, next: 0, end: 0 })
     }
 
     /// Only for those whom `pick` picks.
-    pub(crate) fn only(self, pick: Pick) -> Self {
-        Self { pick: Some(pick), ..self }
+    pub(crate) fn only(mut self: Box<Self>, pick: Pick) -> Box<Self> {
+        self.pick = Some(pick);
+        self
     }
 
     /// Puts it all into the outbox of `member`.
@@ -102,32 +104,27 @@ impl Inside {
     }
 
     /// Sends `run` to the first slice of those who are here; it comes back when all were reached.
-    pub(crate) fn begin(&mut self, mut run: Run) -> Option<Run> {
+    pub(crate) fn begin(&mut self, mut run: Box<Run>) -> Option<Box<Run>> {
         run.end = self.members.len();
-        self.slice(&mut run);
-        if run.next < run.end {
-            self.run = Some(Box::new(run));
-            return None;
-        }
-        Some(run)
+        self.slice(run)
     }
 
     /// Sends what is on its way to the next slice; it comes back when all were reached.
-    pub(crate) fn go_on(&mut self) -> Option<Run> {
-        let mut run = self.run.take().expect("what has begun is here until it has come back");
-        self.slice(&mut run);
-        if run.next < run.end {
-            self.run = Some(run);
-            return None;
-        }
-        Some(*run)
+    pub(crate) fn go_on(&mut self) -> Option<Box<Run>> {
+        let run = self.run.take().expect("what has begun is here until it has come back");
+        self.slice(run)
     }
 
-    fn slice(&self, run: &mut Run) {
+    fn slice(&mut self, mut run: Box<Run>) -> Option<Box<Run>> {
         let some = (SLICE / run.loads.len().max(1)).max(1);
         let upto = run.end.min(run.next + some);
         self.members[run.next..upto].iter().for_each(|member| run.reach(member));
         run.next = upto;
+        if upto < run.end {
+            self.run = Some(run);
+            return None;
+        }
+        Some(run)
     }
 
     /// Lets what is on its way reach the member at `place` before its turn; where it is now.

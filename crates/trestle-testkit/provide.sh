@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets the real servers and tools that tests and CI run. No Docker, no root but for Chromium where it is missing.
+# Gets the real servers and tools that tests and CI run. No Docker, no root but for Chromium and valgrind where they are missing.
 #
 #   provide.sh NAME...    prints one path per name, after installing what is not there yet
 #   provide.sh --list     prints the names
@@ -17,7 +17,7 @@ protoc_gen_go_grpc_version=v1.6.2
 collector_version=0.165.0
 collector_provider_version=1.71.0
 
-names=(nats buf chromium playwright protoc-gen-es protoc-gen-go protoc-gen-go-grpc otelcol)
+names=(nats buf chromium playwright protoc-gen-es protoc-gen-go protoc-gen-go-grpc otelcol valgrind)
 tools=${TRESTLE_TOOLS_DIR:-${XDG_CACHE_HOME:-${HOME:?HOME is not set: set TRESTLE_TOOLS_DIR}/.cache}/trestle-tools}
 
 fail() {
@@ -84,23 +84,34 @@ go_binary() { # PACKAGE VERSION BINARY
     echo "$home/bin/$3"
 }
 
-chromium() {
-    local candidate as_root=()
-    for candidate in chromium chromium-browser google-chrome; do
-        if type -P "$candidate"; then return; fi
-    done
-    require apt-get "installing Chromium (or install it yourself)"
+debian_package() { # PACKAGE
+    local as_root=()
+    require apt-get "installing $1 (or install it yourself)"
     if [[ $(id -u) != 0 ]]; then
-        sudo -n true 2>/dev/null || fail "Chromium is missing; as root: apt-get install --no-install-recommends chromium"
+        sudo -n true 2>/dev/null || fail "$1 is missing; as root: apt-get install --no-install-recommends $1"
         as_root=(sudo -n)
     fi
     local install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install
-        --yes --no-install-recommends chromium)
+        --yes --no-install-recommends "$1")
     quietly "${install[@]}" || {
         quietly "${as_root[@]}" apt-get update
-        quietly "${install[@]}" || fail "apt-get did not install chromium"
+        quietly "${install[@]}" || fail "apt-get did not install $1"
     }
+}
+
+chromium() {
+    local candidate
+    for candidate in chromium chromium-browser google-chrome; do
+        if type -P "$candidate"; then return; fi
+    done
+    debian_package chromium
     type -P chromium || fail "chromium was installed and is not on PATH"
+}
+
+valgrind() {
+    if type -P valgrind; then return; fi
+    debian_package valgrind
+    type -P valgrind || fail "valgrind was installed and is not on PATH"
 }
 
 # The collector is not published as a binary that a package manager knows: it is built from the parts the tests use.
@@ -154,6 +165,7 @@ one() {
         go_binary google.golang.org/grpc/cmd/protoc-gen-go-grpc $protoc_gen_go_grpc_version protoc-gen-go-grpc
         ;;
     otelcol) collector ;;
+    valgrind) valgrind ;;
     *) fail "there is no '$1'; there are: ${names[*]}" ;;
     esac
 }

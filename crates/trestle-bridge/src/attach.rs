@@ -6,8 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
-    sync::{mpsc, mpsc::OwnedPermit, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{Instant, timeout_at},
 };
 use tonic::Streaming;
@@ -22,10 +24,12 @@ use crate::{
     instance::Instance,
     outgoing::{Answer, Attached},
     parcel::Task,
+    push::Origin,
+    push_stream::AT_ONCE_MAX,
     serve,
     service::Service,
     status::status,
-    window::Window,
+    window::{Room, Window},
 };
 
 /// Holds the conversation; its frames go to `answers`, and to what comes through `accepted`.
@@ -116,14 +120,12 @@ struct Conversation {
     window: Window,
 }
 
-type Room = OwnedPermit<Answer>;
-
 impl Conversation {
     /// Reads and answers until the service ends the stream, or the node has drained.
     async fn run(&mut self, said: &mut Streaming<v1::ServiceFrame>, answers: &mpsc::Sender<Answer>) {
         let draining = self.shared.draining.clone();
         let (mut told, mut all_taken) = (false, false);
-        let mut room: Option<Room> = None;
+        let mut room: Option<Room<v1::GatewayFrame>> = None;
         loop {
             if all_taken && self.instance.in_hand() == 0 && self.window.is_empty() {
                 return;
@@ -141,10 +143,18 @@ impl Conversation {
                     Ok(reserved) => room = Some(reserved),
                     Err(_) => return, // the stream is not read any more
                 },
-                frame = said.message(), if room.is_some() => match (frame, room.take()) {
-                    (Ok(Some(frame)), Some(taken)) => room = self.hear(frame, taken).await,
-                    _ => return,
-                },
+                frame = said.message(), if room.is_some() => {
+                    let mut next = Some(frame);
+                    for left in (0..AT_ONCE_MAX).rev() {
+                        let (Some(frame), Some(taken)) = (next.take(), room.take()) else { break };
+                        let Ok(Some(frame)) = frame else { return };
+                        room = self.hear(frame, taken).await;
+                        match left {
+                            0 => yield_now().await,
+                            _ => next = room.as_ref().and_then(|_| said.message().now_or_never()),
+                        }
+                    }
+                }
                 () = answers.closed() => return,
                 () = self.window.one_done() => {}
                 (requests, others) = self.instance.late() => self.late(requests, others),
@@ -153,14 +163,15 @@ impl Conversation {
     }
 
     /// Does what a frame says; returns the room for an answer if it took none.
-    async fn hear(&mut self, frame: v1::ServiceFrame, room: Room) -> Option<Room> {
+    async fn hear(&mut self, frame: v1::ServiceFrame, room: Room<v1::GatewayFrame>) -> Option<Room<v1::GatewayFrame>> {
         let answered = match frame.frame {
             Some(Said::Ack(ack)) => self.ack(ack),
             Some(Said::Nack(nack)) => self.nack(nack),
             Some(Said::Reply(reply)) => self.reply(reply).await,
             Some(Said::Push(push)) => {
-                self.push(push, room).await;
-                return None;
+                let origin = Origin { service: Some(&self.service.name), traceparent: self.traceparent.as_deref() };
+                let pushed = |pushed| self::frame(Frame::Pushed(pushed));
+                return self.window.begin(&self.shared, origin, push, room, pushed).await;
             }
             Some(Said::Credit(v1::Credit { max_in_flight })) => {
                 // Unlike in the hello, 0 is 0: the instance pauses.
@@ -172,10 +183,7 @@ impl Conversation {
         };
         match answered {
             Ok(()) => Some(room),
-            Err(refusal) => {
-                room.send(Ok(frame_of(refusal)));
-                None
-            }
+            Err(refusal) => room.send(Ok(frame_of(refusal))).try_reserve_owned().ok(),
         }
     }
 
@@ -240,11 +248,6 @@ impl Conversation {
         let result = self.shared.replied(&self.service, task, reply.message).await;
         self.service.release(self.instance.id, 1);
         result
-    }
-
-    async fn push(&mut self, push: v1::PushStreamRequest, room: Room) {
-        let answer = |pushed| drop(room.send(Ok(frame(Frame::Pushed(pushed)))));
-        self.window.begin(&self.shared, Some(&self.service.name), self.traceparent.as_deref(), push, answer).await;
     }
 
     fn late(&self, requests: Vec<Task>, others: usize) {

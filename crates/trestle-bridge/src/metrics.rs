@@ -7,7 +7,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use trestle_wire::ServiceName;
+use trestle_wire::{Reason, ServiceName};
+
+use crate::target;
 
 /// The bridge's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Metrics {
     serve: Family<OfService, Histogram>,
     dropped: Family<Dropped, Counter>,
     pushes: Family<Pushed, Counter>,
+    /// Those of the pushes that went out, by target, looked up once.
+    pushed: [(&'static str, Counter); target::WORDS.len()],
     controls: Family<Controlled, Counter>,
     session_events: Family<TellingOf, Counter>,
 }
@@ -58,6 +62,9 @@ struct TellingOf {
     outcome: &'static str,
 }
 
+/// The outcome of a push that went out.
+const PUSHED: &str = "ok";
+
 /// 1 ms to 32 s: below is the gateway's own time, above is `ack_wait`.
 fn serve_buckets() -> Histogram {
     Histogram::new([
@@ -68,13 +75,16 @@ fn serve_buckets() -> Histogram {
 impl Metrics {
     /// Adds the metrics to `registry`.
     pub(crate) fn new(registry: &mut Registry) -> Self {
+        let pushes = Family::<Pushed, Counter>::default();
         let metrics = Self {
             instances: Family::default(),
             in_flight: Family::default(),
             deliveries: Family::default(),
             serve: Family::new_with_constructor(serve_buckets as fn() -> Histogram),
             dropped: Family::default(),
-            pushes: Family::default(),
+            pushed: target::WORDS
+                .map(|target| (target, pushes.get_or_create_owned(&Pushed { target, outcome: PUSHED }))),
+            pushes,
             controls: Family::default(),
             session_events: Family::default(),
         };
@@ -133,9 +143,16 @@ impl Metrics {
         }
     }
 
-    /// A push went out, or did not.
-    pub(crate) fn pushed(&self, target: &'static str, outcome: &'static str) {
-        self.pushes.get_or_create(&Pushed { target, outcome }).inc();
+    /// A push went out.
+    pub(crate) fn pushed(&self, target: &'static str) {
+        if let Some((_, counter)) = self.pushed.iter().find(|(word, _)| *word == target) {
+            counter.inc();
+        }
+    }
+
+    /// A push did not go out.
+    pub(crate) fn not_pushed(&self, target: &'static str, reason: Reason) {
+        self.pushes.get_or_create(&Pushed { target, outcome: reason.row().word }).inc();
     }
 
     /// Sessions were updated or kicked, or were not.
@@ -289,7 +306,8 @@ mod tests {
         billing.instances(2);
         billing.settled(Outcome::Ack, Duration::from_millis(3));
         billing.dropped(Drop::NoRoom);
-        metrics.pushed("channel", "ok");
+        metrics.pushed("channel");
+        metrics.not_pushed("group", Reason::BusAway);
         metrics.controlled("kick", "user", "ok");
         billing.told(Telling::NoRoom);
         let mut text = String::new();
@@ -301,6 +319,7 @@ mod tests {
             r#"trestle_bridge_dropped_total{service="billing",reason="no_room"} 1"#,
             r#"trestle_bridge_deliveries_total{service="billing",outcome="reply_invalid"} 0"#,
             r#"trestle_bridge_pushes_total{target="channel",outcome="ok"} 1"#,
+            r#"trestle_bridge_pushes_total{target="group",outcome="bus_away"} 1"#,
             r#"trestle_bridge_controls_total{action="kick",target="user",outcome="ok"} 1"#,
             r#"trestle_bridge_session_events_total{service="billing",outcome="no_room"} 1"#,
         ] {

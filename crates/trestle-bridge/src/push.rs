@@ -7,8 +7,9 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use prost::Message as _;
-use trestle_bus::Subject;
+use trestle_bus::{BusError, Subject};
 use trestle_telemetry::{Kind, Span};
 use trestle_wire::{ChannelName, Reason, Refusal, ServiceName, SessionId, subject::token, v1};
 
@@ -78,7 +79,7 @@ impl Shared {
         let target = target::word(request.target.as_ref());
         let result = self.check(origin, request);
         if let Err(refusal) = &result {
-            self.metrics.pushed(target, refusal.reason.row().word);
+            self.metrics.not_pushed(target, refusal.reason);
         }
         result
     }
@@ -98,9 +99,9 @@ impl Shared {
         check_id(&message.correlation_id, "message.correlation_id")?;
 
         let mut envelope = self.stamp(origin.service, message, "message")?;
-        envelope.channel = channel.map(|channel| channel.to_string()).unwrap_or_default();
+        envelope.channel = channel.map(|channel| channel.as_str().to_owned()).unwrap_or_default();
         let dedup = if envelope.id.is_empty() {
-            envelope.id = uuid::Uuid::now_v7().to_string();
+            envelope.id = v1::Envelope::new_id();
             None
         } else {
             Some(dedup(origin.service, &subject, &envelope.id))
@@ -164,14 +165,14 @@ impl Shared {
         check_headers(&message, path)?;
         Ok(v1::Envelope {
             id: message.id,
-            message_type: kind.full_name().to_owned(),
-            version: kind.version().to_owned(),
+            message_type: replaced(message.message_type, kind.full_name()),
+            version: replaced(message.version, kind.version()),
             payload: message.payload,
             time: Some(SystemTime::now().into()),
             correlation_id: message.correlation_id,
             source: Some(v1::Source {
-                node: self.node.to_string(),
-                service: service.map(ServiceName::to_string).unwrap_or_default(),
+                node: self.node.as_str().to_owned(),
+                service: service.map(|service| service.as_str().to_owned()).unwrap_or_default(),
                 ..v1::Source::default()
             }),
             headers: message.headers,
@@ -201,7 +202,7 @@ impl Shared {
     /// # Errors
     /// Those of the bus.
     pub(crate) async fn send(&self, push: Prepared, count: bool) -> Result<v1::PushReport, Refusal> {
-        let Prepared { target, subject, stored, dedup, body, mut span } = push;
+        let Prepared { target, subject, stored, dedup, body, span } = push;
         let result = if stored {
             let appended = self.fabric.log.append(&subject, dedup.as_deref(), body).await;
             let queued = u32::from(matches!(target, Target::Inbox(_)));
@@ -211,6 +212,22 @@ impl Shared {
         } else {
             self.fabric.bus.publish(&subject, body).await.map(|()| v1::PushReport::default())
         };
+        self.sent(&target, span, result)
+    }
+
+    /// Puts one that nobody stores or counts on the bus, once; `None` if that has no room now.
+    pub(crate) fn send_now(&self, push: &mut Prepared) -> Option<Result<v1::PushReport, Refusal>> {
+        let result = self.fabric.bus.publish(&push.subject, push.body.clone()).now_or_never()?;
+        Some(self.sent(&push.target, push.span.take(), result.map(|()| v1::PushReport::default())))
+    }
+
+    /// What became of a push, noted.
+    fn sent(
+        &self,
+        target: &Target,
+        mut span: Option<Span>,
+        result: Result<v1::PushReport, BusError>,
+    ) -> Result<v1::PushReport, Refusal> {
         let result = result.map_err(|error| {
             let refusal = Refusal::from(error);
             if let Some(span) = &mut span {
@@ -218,16 +235,14 @@ impl Shared {
             }
             refusal
         });
-        self.metrics.pushed(target.word(), result.as_ref().map_or_else(|refusal| refusal.reason.row().word, |_| "ok"));
+        match &result {
+            Ok(_) => self.metrics.pushed(target.word()),
+            Err(refusal) => self.metrics.not_pushed(target.word(), refusal.reason),
+        }
         result
     }
 
-    async fn counted(
-        &self,
-        target: &Target,
-        subject: &Subject,
-        body: Bytes,
-    ) -> Result<v1::PushReport, trestle_bus::BusError> {
+    async fn counted(&self, target: &Target, subject: &Subject, body: Bytes) -> Result<v1::PushReport, BusError> {
         let counts = self.counts(target, subject, body, self.config.count_quiet).await?;
         let v1::PushCount { node: _, delivered, dropped, queued } = counts;
         let one = matches!(target, Target::Session(_) | Target::User(_));
@@ -246,6 +261,11 @@ impl Prepared {
     pub(crate) fn is_stored(&self) -> bool {
         self.stored
     }
+}
+
+/// `text`, which nearly always is `by` already.
+fn replaced(text: String, by: &str) -> String {
+    if text == by { text } else { by.to_owned() }
 }
 
 /// By what a stored push is known when it is repeated: an id is unique per source and channel. A log remembers the ids

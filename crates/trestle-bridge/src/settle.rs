@@ -113,7 +113,7 @@ impl Shared {
             Refusal::new(Reason::ReplyInvalid, "the service's reply has no message").field("reply.message")
         })?;
         let mut envelope = self.stamp(Some(service), reply, "reply.message").map_err(invalid)?;
-        envelope.id = uuid::Uuid::now_v7().to_string();
+        envelope.id = v1::Envelope::new_id();
         envelope.correlation_id = correlation_id.to_owned();
         Ok(envelope)
     }

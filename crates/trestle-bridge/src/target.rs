@@ -28,6 +28,9 @@ pub(crate) enum Target {
     Inbox(UserId),
 }
 
+/// The kinds, as metrics and the protocol name them.
+pub(crate) const WORDS: [&str; 7] = ["channel", "session", "group", "user", "tags", "everyone", "inbox"];
+
 impl Target {
     /// Parses a target; `whose` says in a refusal which kinds there could have been.
     ///
@@ -186,7 +189,9 @@ mod tests {
             T::Inbox("ann".into()),
         ] {
             let unparsed = v1::Target { target: Some(target.clone()) };
-            assert_eq!(parse(target).expect("valid").word(), word(Some(&unparsed)));
+            let word = word(Some(&unparsed));
+            assert_eq!(parse(target).expect("valid").word(), word);
+            assert!(WORDS.contains(&word), "{word} is counted");
         }
     }
 }

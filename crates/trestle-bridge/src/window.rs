@@ -4,8 +4,8 @@
 //! each polled as it comes; so are counted ones, which hand their message over in their first poll unless the bus is
 //! full. Of other calls nothing tells when they have handed their message over, short of their end:
 //! with a full channel or a spent budget a first poll may leave it where it was. So the next of them to a subject is
-//! begun when the one before has ended. The bound is the caller's: it reads the next push only when it has room for one
-//! more answer.
+//! begun when the one before has ended; one with none before it is done at once, if the bus has room. The bound is the
+//! caller's: it reads the next push only when it has room for one more answer.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,10 +14,15 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
+use tokio::sync::mpsc::OwnedPermit;
+use tonic::Status;
 use trestle_bus::Subject;
-use trestle_wire::{Refusal, ServiceName, v1};
+use trestle_wire::{Refusal, v1};
 
 use crate::{Shared, push::Origin};
+
+/// Room for one answer on a stream.
+pub(crate) type Room<A> = OwnedPermit<Result<A, Status>>;
 
 /// A push; its subject if others may be behind it.
 type Push = BoxFuture<'static, Option<Subject>>;
@@ -32,30 +37,38 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes a push, and calls `answer` when it is done. It goes on while [`Window::one_done`] is waited for.
-    pub(crate) async fn begin(
+    /// Takes a push, and answers into `room` when it is done. It goes on while [`Window::one_done`] is waited for. Returns
+    /// room for the next answer, if there is any now.
+    pub(crate) async fn begin<A: Send + 'static>(
         &mut self,
         shared: &Arc<Shared>,
-        service: Option<&ServiceName>,
-        traceparent: Option<&str>,
+        origin: Origin<'_>,
         request: v1::PushStreamRequest,
-        answer: impl FnOnce(v1::PushStreamResponse) + Send + 'static,
-    ) {
+        room: Room<A>,
+        wrap: fn(v1::PushStreamResponse) -> A,
+    ) -> Option<Room<A>> {
         let v1::PushStreamRequest { seq, push, count } = request;
-        match shared.prepare(Origin { service, traceparent }, push.unwrap_or_default()) {
-            Ok(prepared) => {
-                let shared = shared.clone();
-                let (subject, stored) = (prepared.subject().clone(), prepared.is_stored());
-                let push = async move { answer(answer_of(seq, shared.send(prepared, count).await)) };
-                // A counted one waits for all nodes; the stream's acks must not wait behind a row of those.
-                if stored || count {
-                    self.start(push).await;
-                } else {
-                    self.add(subject, push);
-                }
-            }
-            Err(refusal) => answer(answer_of(seq, Err(refusal))),
+        let answer = move |room: Room<A>, result| room.send(Ok(wrap(answer_of(seq, result))));
+        let mut prepared = match shared.prepare(origin, push.unwrap_or_default()) {
+            Ok(prepared) => prepared,
+            Err(refusal) => return answer(room, Err(refusal)).try_reserve_owned().ok(),
+        };
+        let ordered = !prepared.is_stored() && !count;
+        if ordered
+            && !self.behind.contains_key(prepared.subject())
+            && let Some(result) = shared.send_now(&mut prepared)
+        {
+            return answer(room, result).try_reserve_owned().ok();
         }
+        let (shared, subject) = (shared.clone(), prepared.subject().clone());
+        let push = async move { drop(answer(room, shared.send(prepared, count).await)) };
+        // A counted one waits for all nodes; the stream's acks must not wait behind a row of those.
+        if ordered {
+            self.add(subject, push);
+        } else {
+            self.start(push).await;
+        }
+        None
     }
 
     /// Takes something whose order is that of the first polls. Does not wait.

@@ -34,7 +34,8 @@ pub use trestle_wire::Subject;
 /// Messages to whoever listens now.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Hands `payload` to the bus for everyone who listens to `subject`.
+    /// Hands `payload` to the bus for everyone who listens to `subject`. Dropped before it has returned, it has handed
+    /// nothing over.
     ///
     /// # Errors
     /// [`BusError::Away`] while the bus is not connected, [`BusError::TooLarge`] above [`Bus::payload_bytes_max`].

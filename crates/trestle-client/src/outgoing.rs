@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use trestle_wire::v1;
-use uuid::Uuid;
 
 /// A message to send, to publish or to ask with.
 ///
@@ -19,7 +18,7 @@ impl Outgoing {
     #[must_use]
     pub fn new(message_type: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         let envelope = v1::Envelope {
-            id: Uuid::now_v7().to_string(),
+            id: v1::Envelope::new_id(),
             message_type: message_type.into(),
             payload: payload.into(),
             ..Default::default()

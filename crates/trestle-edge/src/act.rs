@@ -277,7 +277,7 @@ impl Actor {
             let subject = self.edge.subjects.up(&route_of(&message).service, message.kind.full_name());
             let asked = message.envelope.correlation_id.clone();
             let mut envelope = self.stamp(message.envelope);
-            envelope.correlation_id = uuid::Uuid::now_v7().to_string();
+            envelope.correlation_id = v1::Envelope::new_id();
             envelope.deadline = Some((std::time::SystemTime::now() + patience).into());
             let span = self.publish_span(&mut envelope, &subject);
             let cancel = Cancel::armed(&self.edge, &envelope.correlation_id);
@@ -315,7 +315,7 @@ impl Actor {
     /// Sets what only the gateway may say.
     fn stamp(&self, mut envelope: v1::Envelope) -> v1::Envelope {
         if envelope.id.is_empty() {
-            envelope.id = uuid::Uuid::now_v7().to_string();
+            envelope.id = v1::Envelope::new_id();
         }
         envelope.time = Some(std::time::SystemTime::now().into());
         envelope.source = Some(v1::Source {

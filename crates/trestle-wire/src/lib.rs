@@ -22,6 +22,14 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/trestle.v1.rs"));
 }
 
+impl v1::Envelope {
+    /// An id for a message whose sender gave it none: UUIDv7 (RFC 9562), so that ids sort by time.
+    #[must_use]
+    pub fn new_id() -> String {
+        uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned()
+    }
+}
+
 impl v1::NodeInfo {
     /// The role of nodes that hold sessions.
     pub const EDGE: &'static str = "edge";

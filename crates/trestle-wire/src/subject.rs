@@ -24,6 +24,9 @@ use std::{fmt, sync::Arc};
 
 use crate::name::{ChannelName, GroupName, NodeId, ServiceName, SessionId, UserId};
 
+/// Room that most subjects fit into while they are put together, in bytes.
+const SUBJECT_BYTES: usize = 96;
+
 /// A subject or a subscription pattern. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject(Arc<str>);
@@ -76,13 +79,13 @@ impl Subjects {
     /// Where messages of `message_type` go to `service` with no promise, and requests.
     #[must_use]
     pub fn up(&self, service: &ServiceName, message_type: &str) -> Subject {
-        self.make(format_args!("up.{service}.{message_type}"))
+        self.join(&["up", service.as_str(), message_type])
     }
 
     /// Where messages of `message_type` are stored for `service`.
     #[must_use]
     pub fn work(&self, service: &ServiceName, message_type: &str) -> Subject {
-        self.make(format_args!("work.{service}.{message_type}"))
+        self.join(&["work", service.as_str(), message_type])
     }
 
     /// Pattern of everything that is stored for services.
@@ -94,7 +97,7 @@ impl Subjects {
     /// Where a message is appended to the history of `channel`.
     #[must_use]
     pub fn log(&self, channel: &ChannelName) -> Subject {
-        self.make(format_args!("log.{}", channel_tokens(channel)))
+        self.of_channel("log", channel)
     }
 
     /// Patterns of the histories of all channels of `namespace`.
@@ -107,20 +110,20 @@ impl Subjects {
     /// Where live messages of `channel` are heard.
     #[must_use]
     pub fn channel(&self, channel: &ChannelName) -> Subject {
-        self.make(format_args!("ch.{}", channel_tokens(channel)))
+        self.of_channel("ch", channel)
     }
 
     /// Where pushes to `session` go.
     #[must_use]
     pub fn session(&self, session: &SessionId) -> Subject {
         // <node>.<random>: two tokens, so that a node hears all its sessions with one subscription.
-        self.make(format_args!("session.{session}"))
+        self.join(&["session", session.as_str()])
     }
 
     /// Where what is to be done with `session` goes.
     #[must_use]
     pub fn session_control(&self, session: &SessionId) -> Subject {
-        self.make(format_args!("session.{session}.control"))
+        self.join(&["session", session.as_str(), "control"])
     }
 
     /// Pattern of the pushes to all sessions that `node` opened, and of what is to be done with them.
@@ -132,7 +135,7 @@ impl Subjects {
     /// Where pushes to the sessions in `group` go.
     #[must_use]
     pub fn group(&self, group: &GroupName) -> Subject {
-        self.make(format_args!("group.{}", token(group.as_str())))
+        self.named("group", [group.as_str()])
     }
 
     /// Where pushes by a selector go.
@@ -174,13 +177,13 @@ impl Subjects {
     /// Where nodes say who comes to `channel` and who leaves it.
     #[must_use]
     pub fn presence(&self, channel: &ChannelName) -> Subject {
-        self.make(format_args!("presence.{}", channel_tokens(channel)))
+        self.of_channel("presence", channel)
     }
 
     /// Where nodes are asked who is on `channel`.
     #[must_use]
     pub fn presence_ask(&self, channel: &ChannelName) -> Subject {
-        self.make(format_args!("presence-ask.{}", channel_tokens(channel)))
+        self.of_channel("presence-ask", channel)
     }
 
     /// Where it is said what happens to sessions.
@@ -192,7 +195,7 @@ impl Subjects {
     /// Where pushes to all sessions of `user` go.
     #[must_use]
     pub fn user(&self, user: &UserId) -> Subject {
-        self.make(format_args!("user.{}", token(user.as_str())))
+        self.named("user", [user.as_str()])
     }
 
     /// Where pushes to everyone go.
@@ -204,7 +207,7 @@ impl Subjects {
     /// Where `node` hears of services' acknowledgements.
     #[must_use]
     pub fn handled(&self, node: &NodeId) -> Subject {
-        self.make(format_args!("node.{node}.handled"))
+        self.join(&["node", node.as_str(), "handled"])
     }
 
     /// Where bridges hear of requests that were given up.
@@ -216,12 +219,37 @@ impl Subjects {
     fn make(&self, rest: fmt::Arguments<'_>) -> Subject {
         Subject(format!("{}.{rest}", self.prefix).into())
     }
-}
 
-fn channel_tokens(channel: &ChannelName) -> String {
-    match channel.rest() {
-        Some(rest) => format!("{}.{}", token(channel.namespace()), token(rest)),
-        None => token(channel.namespace()),
+    /// As [`Subjects::make`], for those that messages go to: formatting costs more than what is formatted.
+    fn join(&self, parts: &[&str]) -> Subject {
+        let mut subject = self.begin();
+        for part in parts {
+            subject.push('.');
+            subject.push_str(part);
+        }
+        Subject(subject.into())
+    }
+
+    fn of_channel(&self, kind: &str, channel: &ChannelName) -> Subject {
+        self.named(kind, [channel.namespace()].into_iter().chain(channel.rest()))
+    }
+
+    /// What users have named, as tokens.
+    fn named<'a>(&self, kind: &str, names: impl IntoIterator<Item = &'a str>) -> Subject {
+        let mut subject = self.begin();
+        subject.push('.');
+        subject.push_str(kind);
+        for name in names {
+            subject.push('.');
+            push_token(&mut subject, name);
+        }
+        Subject(subject.into())
+    }
+
+    fn begin(&self) -> String {
+        let mut subject = String::with_capacity(SUBJECT_BYTES);
+        subject.push_str(&self.prefix);
+        subject
     }
 }
 
@@ -229,18 +257,27 @@ fn channel_tokens(channel: &ChannelName) -> String {
 /// and the empty text is `%`. Different texts have different tokens.
 #[must_use]
 pub fn token(text: &str) -> String {
+    let mut token = String::with_capacity(text.len().max(1));
+    push_token(&mut token, text);
+    token
+}
+
+fn push_token(into: &mut String, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let stands_for_itself = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':');
     if text.is_empty() {
-        return "%".into();
-    }
-    let mut token = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':') {
-            token.push(char::from(byte));
-        } else {
-            token.push_str(&format!("%{byte:02X}"));
+        into.push('%');
+    } else if text.as_bytes().iter().all(stands_for_itself) {
+        into.push_str(text);
+    } else {
+        for byte in text.bytes() {
+            if stands_for_itself(&byte) {
+                into.push(char::from(byte));
+            } else {
+                into.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]);
+            }
         }
     }
-    token
 }
 
 #[cfg(test)]

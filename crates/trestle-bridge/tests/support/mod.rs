@@ -219,7 +219,7 @@ impl House {
 
     pub fn envelope(&self, message_type: &str, payload: &impl prost::Message) -> v1::Envelope {
         v1::Envelope {
-            id: uuid::Uuid::now_v7().to_string(),
+            id: v1::Envelope::new_id(),
             message_type: message_type.into(),
             version: "1.0".into(),
             payload: payload.encode_to_vec().into(),

@@ -86,6 +86,7 @@ impl Model {
             channel: ChannelName::parse(name).ok(),
             offset: if name.starts_with("room") { *pushed + 1 } else { 0 },
             id: self.next.into(),
+            publisher: 0,
             overflow: POLICIES[policy],
             key: more as u64 % 3,
             priority: PRIORITIES[more % PRIORITIES.len()],

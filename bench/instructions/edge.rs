@@ -14,6 +14,7 @@ pub(crate) async fn own(encoding: Encoding, times: u64) -> anyhow::Result<()> {
     let node = Node::open().await?;
     let mut client = Client::subscribed(&node, encoding).await?;
     let message = client.message(&sample::publish(encoding, &node.schemas.current()));
+    node.settled().await;
     for _ in 0..times {
         client.send(&message).await?;
         client.frames(2).await?;
@@ -30,6 +31,7 @@ pub(crate) async fn deliver(burst: usize, times: u64) -> anyhow::Result<()> {
     }
     let subject = node.subjects.channel(&ChannelName::parse(sample::CHANNEL)?);
     let body: bytes::Bytes = sample::stamped(&node.schemas.current()).encode_to_vec().into();
+    node.settled().await;
     for _ in 0..times {
         for _ in 0..burst {
             node.fabric.bus.publish(&subject, body.clone()).await?;

@@ -32,6 +32,7 @@ pub(crate) struct Node {
     pub(crate) schemas: Schemas,
     pub(crate) hub: Arc<Hub>,
     edge: Arc<Edge>,
+    sessions: Arc<Registry>,
 }
 
 /// Nothing spills here.
@@ -77,7 +78,7 @@ impl Node {
             subjects: subjects.clone(),
             hub: Arc::clone(&hub),
             nodes,
-            sessions,
+            sessions: Arc::clone(&sessions),
             presence,
             spills: Arc::new(NoDisk),
             tracer: Tracer::disabled(),
@@ -85,7 +86,12 @@ impl Node {
         })
         .await
         .context("the edge cannot be opened")?;
-        Ok(Self { id, fabric, subjects, schemas, hub, edge })
+        Ok(Self { id, fabric, subjects, schemas, hub, edge, sessions })
+    }
+
+    /// Waits until what is known of the clients is written down, which would come at some time while it is counted.
+    pub(crate) async fn settled(&self) {
+        self.sessions.flush().await;
     }
 
     /// Serves a client, until it goes, in a task of its own.

@@ -31,11 +31,11 @@ pub(crate) const WORKS: &[Work] = &[
     work("encode-protobuf", "the same", 5000, |n| codec::encode_delivery(Protobuf, n)),
     work("join-json", "16 deliveries in one message", 5000, |n| codec::join_deliveries(Json, n)),
     work("join-protobuf", "the same", 5000, |n| codec::join_deliveries(Protobuf, n)),
-    work("fan-out", "one message -> 1,000 outboxes -> out", 30, |n| wait(fanout::room(n))),
+    work("fan-out", "one message -> 1,000 outboxes -> out", 60, |n| wait(fanout::room(n))),
     work("own-json", "a client's publish -> its answer and delivery", 600, |n| wait(edge::own(Json, n))),
     work("own-protobuf", "the same", 600, |n| wait(edge::own(Protobuf, n))),
-    work("deliver", "one message on the bus -> 64 sockets", 100, |n| wait(edge::deliver(1, n))),
-    work("deliver-16", "16 messages at once on the bus -> 64 sockets", 20, |n| wait(edge::deliver(16, n))),
+    work("deliver", "one message on the bus -> 64 sockets", 200, |n| wait(edge::deliver(1, n))),
+    work("deliver-16", "16 messages at once on the bus -> 64 sockets", 50, |n| wait(edge::deliver(16, n))),
 ];
 
 /// On one thread: what another one does between two looks at the clock would be counted too.

@@ -117,7 +117,7 @@ impl Tracer {
         };
         let mut builder = SpanBuilder::from_name(name).with_kind(kind.into());
         builder.start_time = start;
-        let inner = recording.tracer.build_with_context(builder, &context);
+        let inner = Box::new(recording.tracer.build_with_context(builder, &context));
         // After shutdown the API hands out spans that are nowhere; what is traced then is lost, and says so.
         inner.span_context().is_valid().then_some(Span { inner })
     }
@@ -153,7 +153,8 @@ impl From<Kind> for SpanKind {
 /// A station's part of a trace. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Span {
-    inner: opentelemetry_sdk::trace::Span,
+    /// Apart, because there nearly never is one, and room for it would be moved along with every message.
+    inner: Box<opentelemetry_sdk::trace::Span>,
 }
 
 impl Span {

@@ -22,9 +22,9 @@ use crate::{
 const AT_ONCE: usize = if cfg!(test) { 8 } else { 1024 };
 /// Members that are reached in one go where that is not enough for all. Each wakes its writer, and a thread of tokio has 256
 /// places for tasks that are ready: when they are full, half of them, whosever they are, go behind all that wait for any
-/// thread. Between two slices it polls about 61. A room of one beside one of 50,000 on two threads: p99 82 to 106 ms with
-/// slices of 1,024, 1.2 to 1.8 with 64 (`examples/large_room.rs`).
-pub(crate) const SLICE: usize = if cfg!(test) { 4 } else { 64 };
+/// thread. Between two slices a thread polls about 61, so it has to be fewer than that: a room of one beside one of 50,000 on
+/// one thread has a p99 of 1.3 to 1.7 ms with 32, and of 167 to 179 ms with 64 (`examples/large_room.rs`).
+pub(crate) const SLICE: usize = if cfg!(test) { 4 } else { 32 };
 /// Messages that go together through a large room. The writers run between two slices, so that what goes one
 /// by one is also written one by one; 64 to a write are as good as any more.
 pub(crate) const TOGETHER_MAX: usize = 64;

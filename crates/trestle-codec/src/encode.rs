@@ -29,12 +29,12 @@ pub fn encode(encoding: Encoding, frame: &v1::ServerFrame, catalogue: &Catalogue
             // The encoding of ServerFrames { frames: vec![frame] }, without the clone.
             let mut message = Message::with_capacity(frame.encoded_len() + TAG_BYTES_MAX);
             encoding::message::encode(1, frame, message.payload());
-            message.finish(encoding)
+            message.shrunk().finish(encoding)
         }
         Encoding::Json => {
             let mut message = Message::with_capacity(DELIVERY_BYTES);
             json::write_frame(message.payload(), frame, catalogue);
-            message.finish(encoding)
+            message.shrunk().finish(encoding)
         }
     }
 }

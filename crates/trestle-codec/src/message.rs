@@ -73,6 +73,12 @@ impl Encoded {
     }
 }
 
+impl AsRef<Self> for Encoded {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl From<Encoded> for Bytes {
     /// The WebSocket message.
     fn from(encoded: Encoded) -> Self {
@@ -95,6 +101,12 @@ impl Message {
         &mut self.0
     }
 
+    /// Lets go of room that is not needed, in one that may be kept for a while.
+    pub(crate) fn shrunk(mut self) -> Self {
+        self.0.shrink_to_fit();
+        self
+    }
+
     /// Writes the header that the payload needs.
     pub(crate) fn finish(mut self, encoding: Encoding) -> Encoded {
         let opcode = match encoding {
@@ -112,7 +124,6 @@ impl Message {
         self.0[start + 1] = length;
         // The last of the eight bytes that a long length has, in network order.
         self.0[start + 2..HEADER_BYTES_MAX].copy_from_slice(&(payload as u64).to_be_bytes()[8 - more..]);
-        self.0.shrink_to_fit(); // it may be kept for a while
         Encoded(Bytes::from(self.0).slice(start..))
     }
 }
@@ -120,20 +131,26 @@ impl Message {
 /// One WebSocket message out of frames of the same encoding: the frame's own, or an array of them in JSON; in protobuf
 /// the concatenation, which is how protobuf joins repeated fields.
 #[must_use]
-pub fn join(encoding: Encoding, frames: &[Encoded]) -> Encoded {
+pub fn join<F: AsRef<Encoded>>(encoding: Encoding, frames: &[F]) -> Encoded {
     if let [frame] = frames {
-        return frame.clone();
+        return frame.as_ref().clone();
     }
-    let bytes: usize = frames.iter().map(|frame| frame.0.len()).sum();
-    let mut message = Message::with_capacity(bytes + 1);
+    let bytes: usize = frames.iter().map(|frame| frame.as_ref().len()).sum();
+    let between = match encoding {
+        Encoding::Protobuf => 0,
+        Encoding::Json => frames.len().max(1) + 1,
+    };
+    // Exactly: what is to be sent once is not to be moved to where it fits better.
+    let mut message = Message::with_capacity(bytes + between);
     let out = message.payload();
+    let payloads = frames.iter().map(|frame| frame.as_ref().payload());
     match encoding {
-        Encoding::Protobuf => frames.iter().for_each(|frame| out.put_slice(frame.payload())),
+        Encoding::Protobuf => payloads.for_each(|payload| out.put_slice(payload)),
         Encoding::Json => {
             let mut before = b'[';
-            for frame in frames {
+            for payload in payloads {
                 out.put_u8(before);
-                out.put_slice(frame.payload());
+                out.put_slice(payload);
                 before = b',';
             }
             out.put_slice(if frames.is_empty() { b"[]" } else { b"]" });

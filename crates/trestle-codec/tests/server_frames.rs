@@ -155,9 +155,9 @@ fn frames_are_joined_into_one_message() {
         join(Encoding::Json, &json).payload(),
         br#"[{"replyTo":1,"pong":{}},{"replyTo":2,"pong":{}},{"replyTo":3,"pong":{}}]"#
     );
-    assert_eq!(join(Encoding::Json, &[]).payload(), b"[]");
+    assert_eq!(join::<Encoded>(Encoding::Json, &[]).payload(), b"[]");
 
     let whole = v1::ServerFrames { frames: frames.clone() };
     assert_eq!(join(Encoding::Protobuf, &encoded(Encoding::Protobuf)).payload(), whole.encode_to_vec());
-    assert_eq!(join(Encoding::Protobuf, &[]).payload(), b"");
+    assert_eq!(join::<Encoded>(Encoding::Protobuf, &[]).payload(), b"");
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 use trestle_codec::{Frame, Inbound, Rejected, decode, encode};
 use trestle_hub::Mail;
-use trestle_session::{Event, State, Taken, survives};
+use trestle_session::{Event, Finished, State, Taken, survives};
 use trestle_telemetry::trace::Kind;
 use trestle_wire::{
     CloseCode, Reason, Refusal,
@@ -36,6 +36,8 @@ use crate::{
 
 /// What may come first; each is looked at first in its turn, so that none starves another.
 const SOURCES: usize = 4;
+/// The second of them.
+const OUTBOX: usize = 1;
 
 /// Serves one client until it goes or is parted from; `place` is free again after that.
 pub(crate) async fn run<S: Stream>(
@@ -60,6 +62,19 @@ pub(crate) async fn run<S: Stream>(
     }
     drop(place);
     edge.metrics.connections.dec();
+}
+
+/// Returns after the tasks that are ready on this thread, without a look at the sockets between.
+async fn after_others() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What comes next.
@@ -93,6 +108,8 @@ pub(crate) struct Connection {
     /// Whether the client was read from in the last round.
     reading: bool,
     draining: bool,
+    /// Whether a message of the client was just done: what it comes to for the client itself may be about to follow.
+    pauses: bool,
     /// Which source is looked at first.
     turn: usize,
     /// When the client is asked to connect again for the age of its connection.
@@ -130,6 +147,7 @@ impl Connection {
             came: SystemTime::UNIX_EPOCH,
             reading: true,
             draining: false,
+            pauses: false,
             turn: 0,
             leave_at: age,
             part_at: None,
@@ -150,6 +168,7 @@ impl Connection {
                     Next::End(End::Close(CloseCode::Slow))
                 }
                 Came::Done(done) => {
+                    self.pauses = matches!(done, Done::Tell(_));
                     let asked = self.stay.done(done);
                     self.obey(socket, asked)
                 }
@@ -233,6 +252,10 @@ impl Connection {
     }
 
     async fn wait<S: Stream>(&mut self, socket: &mut WebSocket<S>) -> Came {
+        if std::mem::take(&mut self.pauses) {
+            // A client that hears its own message then gets it with the answer, in one write.
+            after_others().await;
+        }
         // Most of the time the kernel takes it at once.
         socket.flush_now().await;
         let read = self.reads();
@@ -241,18 +264,18 @@ impl Connection {
         let deadline = [wakes, stalls, self.leave_at, self.part_at].into_iter().flatten().min();
         self.arm(deadline);
         self.turn = (self.turn + 1) % SOURCES;
-        let (draining, writable, first) = (self.draining, socket.writable(), self.turn);
+        let (draining, writable, mut first) = (self.draining, socket.writable(), self.turn);
         let Self { edge, stay, taken, timer, signal, .. } = self;
         poll_fn(|context| {
             for source in 0..SOURCES {
                 let came = match (first + source) % SOURCES {
                     0 => socket.poll_step(read, context).map(Came::Socket),
-                    1 if writable => match stay.member.outbox.poll_take(context, BATCH_FRAMES_MAX, taken) {
+                    OUTBOX if writable => match stay.member.outbox.poll_take(context, BATCH_FRAMES_MAX, taken) {
                         Poll::Ready(Ok(())) => Poll::Ready(Came::Taken),
                         Poll::Ready(Err(_)) => Poll::Ready(Came::Overflow),
                         Poll::Pending => Poll::Pending,
                     },
-                    1 => stay.member.outbox.poll_overflow(context).map(|()| Came::Overflow),
+                    OUTBOX => stay.member.outbox.poll_overflow(context).map(|()| Came::Overflow),
                     2 => stay.lane.poll_next(context).map(Came::Done),
                     _ => stay.member.mail.poll_next(context).map(Came::Mail),
                 };
@@ -260,6 +283,8 @@ impl Connection {
                     return came;
                 }
             }
+            // None of them had anything: what wakes an idle client's task is most of the time something to be written.
+            first = OUTBOX;
             if deadline.is_some() && timer.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Came::Deadline);
             }
@@ -392,7 +417,8 @@ impl Connection {
             user = ?self.stay.session.identity().user, "admitted"
         );
         if let Some(frame) = asked.welcome {
-            let mut frames = vec![encode(self.hello.encoding, &frame, &self.edge.schemas.current())];
+            let mut frames: Vec<Finished> =
+                vec![encode(self.hello.encoding, &frame, &self.edge.schemas.current()).into()];
             frames.extend(again);
             for frame in before {
                 self.stay.replay.wrote(frame.clone());

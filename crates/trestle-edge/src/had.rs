@@ -35,7 +35,8 @@ impl Had {
         let (mut later, mut late) = (HashSet::new(), BTreeMap::new());
         taken.reverse();
         taken.retain(|one| match one {
-            Taken::Frame(_, Some(label)) if label.offset == 0 => {
+            Taken::Frame(frame) => {
+                let Some(label) = frame.label().filter(|label| label.offset == 0) else { return true };
                 let Some(channel) = &label.channel else { return !self.ids.contains(&label.id) };
                 if self.ids.contains(&label.id) {
                     later.insert((channel.clone(), label.publisher));
@@ -47,7 +48,7 @@ impl Had {
                 }
                 !is_late
             }
-            Taken::Frame(..) | Taken::Gap(_) => true,
+            Taken::Gap(_) => true,
         });
         taken.reverse();
         late
@@ -91,7 +92,7 @@ impl Stay {
         let Some(had) = &self.had else { return };
         let late = had.take_out(taken).into_iter().map(|(channel, count)| {
             let (channel, reason) = (channel.to_string(), GapReason::Failover.into());
-            Taken::Gap(v1::Gap { channel, count, reason, ..v1::Gap::default() })
+            Taken::Gap(Box::new(v1::Gap { channel, count, reason, ..v1::Gap::default() }))
         });
         taken.splice(0..0, late);
         // What waits may have come before.
@@ -103,10 +104,9 @@ impl Stay {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use trestle_codec::{Encoding, encode};
     use trestle_schema::{SchemaSource, Schemas};
+    use trestle_session::Finished;
 
     use super::*;
 
@@ -116,13 +116,17 @@ mod tests {
         let name = |name: &str| ChannelName::parse(name).ok();
         let frame = |id, channel: &str, publisher| {
             let label = Label { id, publisher, channel: name(channel), ..Label::default() };
-            Taken::Frame(encode(Encoding::Json, &v1::ServerFrame::default(), &schemas.current()), Some(Arc::new(label)))
+            let frame = encode(Encoding::Json, &v1::ServerFrame::default(), &schemas.current());
+            Taken::Frame(Finished::labelled(frame, label))
         };
         let had = Had { ids: HashSet::from([3, 6]), until: now() };
         let waits = [(1, "a:1", 1), (7, "a:1", 2), (2, "b:1", 1), (3, "a:1", 1), (4, "a:1", 1), (5, "", 1), (6, "", 1)];
         let mut taken: Vec<_> = waits.map(|(id, channel, publisher)| frame(id, channel, publisher)).into();
         assert_eq!(had.take_out(&mut taken), BTreeMap::from([(name("a:1").expect("a name"), 1)]));
-        let left = taken.iter().map(|one| if let Taken::Frame(_, Some(label)) = one { label.id } else { 0 });
+        let left = taken.iter().map(|one| match one {
+            Taken::Frame(frame) => frame.label().map_or(0, |label| label.id),
+            Taken::Gap(_) => 0,
+        });
         let why = "neither what another publisher said, nor what is no channel's, is held against the order";
         assert_eq!(left.collect::<Vec<_>>(), [7, 2, 4, 5], "{why}");
     }

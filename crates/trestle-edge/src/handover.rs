@@ -148,7 +148,8 @@ async fn pack(stay: &mut Stay) -> v1::Handover {
     };
     stay.retain_wanted(&mut rest);
     for taken in rest {
-        if let Taken::Frame(_, Some(label)) = &taken
+        if let Taken::Frame(frame) = &taken
+            && let Some(label) = frame.label()
             && label.offset == 0
         {
             handover.live_ids.push(label.id);

@@ -16,7 +16,7 @@ use trestle_bus::BusError;
 use trestle_cluster::{Claimed, FIRST_EPOCH, GRACE};
 use trestle_codec::{Encoded, Resume, Since};
 use trestle_hub::planted::{Fault, is_planted};
-use trestle_session::{Admitted, Event, Reattached, Resumed};
+use trestle_session::{Admitted, Event, Finished, Reattached, Resumed};
 use trestle_wire::{
     ChannelName, GroupName, NodeId, Refusal, Tags,
     name::INBOX,
@@ -45,9 +45,9 @@ pub(crate) struct Arrival {
     /// What its session is told.
     pub(crate) event: Event,
     /// Frames that were written before and are written again: they are counted already.
-    pub(crate) again: Vec<Encoded>,
+    pub(crate) again: Vec<Finished>,
     /// Frames that come from elsewhere, to be written and counted before what waits here.
-    pub(crate) before: Vec<Encoded>,
+    pub(crate) before: Vec<Finished>,
     /// Hashes of live messages that are among `before` or came before them, and are not to be written twice.
     pub(crate) had: HashSet<u64>,
     /// Channels to listen to again.
@@ -297,7 +297,7 @@ impl Visit<'_> {
         if !handed_over {
             stay.tell_gap("", GapReason::Failover);
         }
-        let before = handover.frames.iter().skip(skip).map(|frame| Encoded::from_payload(stay.encoding, frame));
+        let before = handover.frames.iter().skip(skip).map(|frame| Encoded::from_payload(stay.encoding, frame).into());
         let (before, had) = (before.collect(), handover.live_ids.into_iter().collect());
         let (outstanding, settled): (Vec<_>, Vec<_>) =
             self.resume.outstanding.iter().partition(|id| handover.outstanding.contains(id));

@@ -17,9 +17,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use trestle_cluster::FIRST_EPOCH;
-use trestle_codec::{Encoded, Encoding, Resume, encode};
+use trestle_codec::{Encoding, Resume, encode};
 use trestle_hub::{Facts, Member, Presence, Seat};
-use trestle_session::{Action, Event, Outbox, OutboxLimits, Replay, ReplayLimits, Session, Taken};
+use trestle_session::{Action, Event, Finished, Outbox, OutboxLimits, Replay, ReplayLimits, Session, Taken};
 use trestle_wire::{
     ChannelName, GroupName, Reason, Refusal, SessionId,
     v1::{self, server_frame},
@@ -356,7 +356,7 @@ impl Stay {
             self.edge.metrics.refused(&error.reason);
         }
         // A full outbox has closed itself, and wakes this task.
-        let _closed = self.member.outbox.push(encode(self.encoding, frame, &self.edge.schemas.current()), None);
+        let _closed = self.member.outbox.push(encode(self.encoding, frame, &self.edge.schemas.current()).into());
     }
 
     /// Tells of a loss whose size is not known.
@@ -366,19 +366,19 @@ impl Stay {
     }
 
     /// What was taken from the outbox, as a frame to be written.
-    pub(crate) fn finished(&mut self, taken: Taken) -> Encoded {
+    pub(crate) fn finished(&mut self, taken: Taken) -> Finished {
         match taken {
-            Taken::Frame(frame, label) => {
+            Taken::Frame(frame) => {
                 if !self.joining.is_empty() {
-                    self.joined_up_to(label.as_deref());
+                    self.joined_up_to(frame.label());
                 }
-                self.remember_one(label.as_deref());
+                self.remember_one(frame.label());
                 frame
             }
             Taken::Gap(gap) => {
                 self.edge.metrics.dropped(&gap);
-                let frame = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(gap)) };
-                encode(self.encoding, &frame, &self.edge.schemas.current())
+                let frame = v1::ServerFrame { reply_to: 0, frame: Some(server_frame::Frame::Gap(*gap)) };
+                encode(self.encoding, &frame, &self.edge.schemas.current()).into()
             }
         }
     }

@@ -26,6 +26,7 @@ use trestle_wire::{CloseCode, Reason, Refusal};
 
 use inbound::{Inbound, Received};
 use outgoing::Outgoing;
+pub(crate) use outgoing::Piece;
 
 /// Bytes read at a time: what one system call is worth, and small enough to stay in the processor's cache.
 const READ_BYTES: usize = 16 * 1024;
@@ -209,7 +210,7 @@ impl<S: Stream> WebSocket<S> {
 
     /// Queues a finished WebSocket message of the subprotocol's kind; [`WebSocket::flush_now`] and
     /// [`WebSocket::poll_step`] carry it to the kernel.
-    pub(crate) fn write(&mut self, message: Bytes) {
+    pub(crate) fn write(&mut self, message: Piece) {
         self.outgoing.push(message);
     }
 
@@ -223,7 +224,7 @@ impl<S: Stream> WebSocket<S> {
         let mut frame = BytesMut::with_capacity(2 + payload.len());
         frame.put_slice(&[first, payload.len() as u8]);
         frame.put_slice(payload);
-        self.outgoing.push(frame.freeze());
+        self.outgoing.push(Piece::Own(frame.freeze()));
     }
 
     /// Says why (`why` instead of the code's own words) and closes, and gives the client `patience` to take it: the close

@@ -3,11 +3,12 @@
 //! What always holds: what is written is counted, and kept for a resume.
 
 use smallvec::SmallVec;
-use trestle_codec::{Encoded, join};
+use trestle_codec::join;
+use trestle_session::Finished;
 
 use crate::{
     connection::Connection,
-    websocket::{Stream, WebSocket},
+    websocket::{Piece, Stream, WebSocket},
 };
 
 /// Frames that share one WebSocket message under load. JSON arrays and their parsers cope well with that many; more would
@@ -18,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Frames that need no allocation on their way: most batches.
 const FRAMES_INLINE: usize = 16;
-/// Slots that an idle connection keeps between two writes: 8 x 56 B.
+/// Slots that an idle connection keeps between two writes: 8 x 16 B.
 const TAKEN_KEPT: usize = 8;
 
 impl Connection {
@@ -36,22 +37,29 @@ impl Connection {
     }
 
     /// Hands frames to the socket, several to a message.
-    pub(crate) fn write<S: Stream>(&self, socket: &mut WebSocket<S>, mut rest: &[Encoded]) {
+    pub(crate) fn write<S: Stream>(&self, socket: &mut WebSocket<S>, mut rest: &[Finished]) {
         let metrics = &self.edge.metrics;
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch(rest));
-            let message = join(self.hello.encoding, batch);
+            let (message, bytes): (Piece, _) = match batch {
+                [frame] => (frame.clone().into(), frame.len()),
+                frames => {
+                    let joined = join(self.hello.encoding, frames);
+                    let bytes = joined.len();
+                    (joined.into(), bytes)
+                }
+            };
             metrics.messages_out.inc();
             metrics.frames_out.inc_by(batch.len() as u64);
-            metrics.bytes_out.inc_by(message.len() as u64);
-            socket.write(message.into());
+            metrics.bytes_out.inc_by(bytes as u64);
+            socket.write(message);
             rest = after;
         }
     }
 }
 
 /// How many of the frames share the next message.
-fn batch(frames: &[Encoded]) -> usize {
+fn batch(frames: &[Finished]) -> usize {
     let mut bytes = 0;
     let fits = frames.iter().take(BATCH_FRAMES_MAX).take_while(|frame| {
         bytes += frame.len();

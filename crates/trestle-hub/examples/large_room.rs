@@ -164,7 +164,7 @@ async fn write(member: Arc<Member>, written: Arc<Written>, mut show: Option<impl
 }
 
 fn due(taken: Taken) -> Option<SystemTime> {
-    let Taken::Frame(frame, _) = taken else { return None };
+    let Taken::Frame(frame) = taken else { return None };
     let frames = v1::ServerFrames::decode(frame.payload()).expect("our own frames").frames;
     match frames.into_iter().next()?.frame? {
         v1::server_frame::Frame::Delivery(envelope) => SystemTime::try_from(envelope.time?).ok(),

@@ -1,16 +1,16 @@
 //! Fan out: one message in, n outboxes out, encoded once per encoding.
 //!
 //! What always holds: no outbox is waited for; what finds no room in one is treated as the message's label says and
-//! counted; an encoding that nobody in the room speaks is never made; whatever the number of members, there is one label.
+//! counted; an encoding that nobody in the room speaks is never made.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{OnceLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use trestle_codec::{Encoded, Encoding, encode};
+use trestle_codec::{Encoding, encode};
 use trestle_schema::Catalogue;
-use trestle_session::{Full, Label, Pushed};
+use trestle_session::{Finished, Full, Label, Pushed};
 use trestle_wire::{
     ChannelName,
     v1::{self, Overflow, server_frame::Frame},
@@ -32,8 +32,8 @@ pub struct Delivered {
 /// A frame on its way to many, finished once for each encoding that one of them speaks.
 pub(crate) struct Parcel {
     frame: v1::ServerFrame,
-    label: Option<Arc<Label>>,
-    finished: [OnceLock<Encoded>; Encoding::ALL.len()],
+    label: Option<Label>,
+    finished: [OnceLock<Finished>; Encoding::ALL.len()],
 }
 
 impl Parcel {
@@ -44,7 +44,7 @@ impl Parcel {
         overflow: Overflow,
         catalogue: &Catalogue,
     ) -> Self {
-        let label = Arc::new(label(&envelope, channel, overflow, catalogue));
+        let label = label(&envelope, channel, overflow, catalogue);
         Self { label: Some(label), ..Self::word(Frame::Delivery(envelope)) }
     }
 
@@ -67,13 +67,19 @@ impl Parcel {
         self.label.as_ref().map_or(Overflow::Disconnect, |label| label.overflow)
     }
 
-    fn encoded(&self, encoding: Encoding, catalogue: &Catalogue) -> &Encoded {
-        self.finished[encoding.index()].get_or_init(|| encode(encoding, &self.frame, catalogue))
+    fn finished(&self, encoding: Encoding, catalogue: &Catalogue) -> &Finished {
+        self.finished[encoding.index()].get_or_init(|| {
+            let frame = encode(encoding, &self.frame, catalogue);
+            match &self.label {
+                Some(label) => Finished::labelled(frame, label.clone()),
+                None => frame.into(),
+            }
+        })
     }
 
     /// Puts it into one outbox.
     pub(crate) fn push(&self, member: &Member, catalogue: &Catalogue) -> Result<Pushed, Full> {
-        member.outbox.push(self.encoded(member.encoding, catalogue).clone(), self.label.as_ref())
+        member.outbox.push(self.finished(member.encoding, catalogue).clone())
     }
 }
 

@@ -140,7 +140,7 @@ impl Newcomer<'_> {
     ) {
         if let Some(frame) = welcome(Joined { offset, recovered }) {
             // A full outbox closes itself; the connection sees that.
-            let _closed = self.member.outbox.push(frame, None);
+            let _closed = self.member.outbox.push(frame.into());
         }
         if let Some(lost) = lost {
             self.tell(lost);

@@ -214,7 +214,7 @@ mod tests {
         let mut taken = Vec::new();
         member.outbox.take(usize::MAX, &mut taken);
         let offset = |taken: &Taken| match taken {
-            Taken::Frame(_, label) => label.as_ref().map_or(0, |label| label.offset),
+            Taken::Frame(frame) => frame.label().map_or(0, |label| label.offset),
             Taken::Gap(gap) => panic!("nothing was dropped: {gap:?}"),
         };
         taken.iter().map(offset).collect()

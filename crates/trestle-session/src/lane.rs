@@ -2,23 +2,19 @@
 //!
 //! What always holds: what was dropped leaves a gap at its place; a lane from which nothing was dropped is a plain queue.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use trestle_codec::Encoded;
 use trestle_wire::{ChannelName, v1::GapReason};
 
-use crate::{Label, Taken, losses::Losses};
+use crate::{Finished, Label, Taken, losses::Losses};
 
 /// Dropped places that a lane holds on to before it closes up: as long as there are fewer, that is not worth the walk.
 const GONE_MIN: usize = 16;
 
-/// A frame and its label; `None`: an answer of the gateway. 40 bytes.
-pub(crate) type Waiting = (Encoded, Option<Arc<Label>>);
-
-/// One place of a lane; 40 bytes.
+/// One place of a lane.
 #[derive(Debug)]
 enum Slot {
-    Frame(Encoded, Option<Arc<Label>>),
+    Frame(Finished),
     Empty(Empty),
 }
 
@@ -57,19 +53,19 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// A lane in which that waits.
-    pub(crate) fn of(plain: VecDeque<Waiting>) -> Self {
-        let droppable = plain.iter().any(|(_, label)| label.as_ref().is_some_and(|label| label.droppable()));
-        let slots = plain.into_iter().map(|(frame, label)| Slot::Frame(frame, label)).collect();
+    pub(crate) fn of(plain: VecDeque<Finished>) -> Self {
+        let droppable = plain.iter().any(|frame| frame.label().is_some_and(Label::droppable));
+        let slots = plain.into_iter().map(Slot::Frame).collect();
         Self { slots, droppable, ..Self::default() }
     }
 
     /// Puts a frame at the end.
-    pub(crate) fn push(&mut self, frame: Encoded, label: Option<Arc<Label>>) {
-        self.droppable |= label.as_ref().is_some_and(|label| label.droppable());
+    pub(crate) fn push(&mut self, frame: Finished) {
+        self.droppable |= frame.label().is_some_and(Label::droppable);
         if self.losses.is_some() {
-            self.note(label.as_deref());
+            self.note(frame.label());
         }
-        self.slots.push_back(Slot::Frame(frame, label));
+        self.slots.push_back(Slot::Frame(frame));
     }
 
     /// Marks the end, for [`Freed::marks`]; `false` if nothing waits that is not marked already.
@@ -107,18 +103,18 @@ impl Lane {
         let end = into.len().saturating_add(most);
         while into.len() < end {
             if let Some(gap) = self.losses.as_mut().and_then(|losses| losses.gap_before(self.first)) {
-                into.push(Taken::Gap(gap));
+                into.push(Taken::Gap(Box::new(gap)));
                 continue;
             }
             let Some(slot) = self.slots.pop_front() else { break };
             match &slot {
-                Slot::Frame(_, Some(label)) => {
-                    if let Some(losses) = &mut self.losses {
+                Slot::Frame(frame) => {
+                    if let (Some(losses), Some(label)) = (&mut self.losses, frame.label()) {
                         losses.went(self.first, label);
                     }
                 }
                 Slot::Empty(Empty::Gone) => self.gone -= 1,
-                Slot::Frame(_, None) | Slot::Empty(Empty::Mark) => {}
+                Slot::Empty(Empty::Mark) => {}
             }
             self.first += 1;
             freed.take(slot, into);
@@ -150,7 +146,7 @@ impl Lane {
         self.cursor = self.cursor.max(self.first);
         // Amortized: what was passed once is not looked at again.
         while let Some(slot) = self.slots.get(self.place(self.cursor)) {
-            if matches!(slot, Slot::Frame(_, Some(label)) if label.droppable()) {
+            if matches!(slot, Slot::Frame(frame) if frame.label().is_some_and(Label::droppable)) {
                 return Some(self.drop_at(self.cursor));
             }
             self.cursor += 1;
@@ -179,7 +175,7 @@ impl Lane {
         losses.get_or_insert_with(|| {
             let mut losses = Box::<Losses>::default();
             for (number, slot) in (*first..).zip(slots.iter()) {
-                if let Slot::Frame(_, Some(label)) = slot {
+                if let Some(label) = slot.label() {
                     losses.came(number, label);
                 }
             }
@@ -193,8 +189,10 @@ impl Lane {
         let mut freed = Freed::default();
         let slot = std::mem::replace(&mut self.slots[place], Slot::Empty(Empty::Gone));
         self.gone += 1;
-        if let (Slot::Frame(frame, Some(label)), Some(losses)) = (slot, &mut self.losses) {
-            losses.dropped(number, &label, GapReason::Slow);
+        if let (Slot::Frame(frame), Some(losses)) = (slot, &mut self.losses)
+            && let Some(label) = frame.label()
+        {
+            losses.dropped(number, label, GapReason::Slow);
             freed = Freed { frames: 1, bytes: frame.len(), marks: 0 };
         }
         while let Some(Slot::Empty(Empty::Gone)) = self.slots.front() {
@@ -210,13 +208,19 @@ impl Lane {
         let Some(losses) = self.losses.take() else { return };
         let gone = |slot: &Slot| matches!(slot, Slot::Empty(Empty::Gone));
         let left = (self.first..).zip(&self.slots).filter(|(_, slot)| !gone(slot));
-        let labels = left.map(|(number, slot)| match slot {
-            Slot::Frame(_, label) => (number, label.as_deref()),
-            Slot::Empty(_) => (number, None),
-        });
+        let labels = left.map(|(number, slot)| (number, slot.label()));
         self.losses = Some(Box::new(losses.renumber(self.first, labels)));
         self.slots.retain(|slot| !gone(slot));
         (self.cursor, self.gone) = (self.first, 0);
+    }
+}
+
+impl Slot {
+    fn label(&self) -> Option<&Label> {
+        match self {
+            Self::Frame(frame) => frame.label(),
+            Self::Empty(_) => None,
+        }
     }
 }
 
@@ -224,10 +228,10 @@ impl Freed {
     /// Counts what stood in `slot`, and moves it to the end of `into`.
     fn take(&mut self, slot: Slot, into: &mut Vec<Taken>) {
         match slot {
-            Slot::Frame(frame, label) => {
+            Slot::Frame(frame) => {
                 self.frames += 1;
                 self.bytes += frame.len();
-                into.push(Taken::Frame(frame, label));
+                into.push(Taken::Frame(frame));
             }
             Slot::Empty(Empty::Mark) => self.marks += 1,
             Slot::Empty(Empty::Gone) => {}
@@ -241,6 +245,6 @@ mod tests {
 
     #[test]
     fn a_place_costs_what_the_config_says() {
-        assert_eq!(size_of::<Slot>(), 40);
+        assert_eq!(size_of::<Slot>(), 16);
     }
 }

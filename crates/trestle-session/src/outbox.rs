@@ -11,12 +11,11 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use trestle_codec::Encoded;
 use trestle_wire::v1;
 
-use crate::{Label, Spills, label::NORMAL, lane::Waiting, overflow::Crowd};
+use crate::{Finished, Spills, label::NORMAL, overflow::Crowd};
 
-/// Slots of the queue that an idle client keeps: the least there is, 4 x 40 B, so that one message now and then needs no
+/// Slots of the queue that an idle client keeps: the least there is, 4 x 8 B, so that one message now and then needs no
 /// allocation.
 const SLOTS_KEPT: usize = 4;
 
@@ -50,10 +49,10 @@ pub enum Pushed {
 /// What comes out of an outbox.
 #[derive(Clone, Debug)]
 pub enum Taken {
-    /// A frame with the label it came with; `None`: an answer of the gateway.
-    Frame(Encoded, Option<Arc<Label>>),
+    /// A frame.
+    Frame(Finished),
     /// What was dropped at this place, to be told the client.
-    Gap(v1::Gap),
+    Gap(Box<v1::Gap>),
 }
 
 impl OutboxLimits {
@@ -79,7 +78,7 @@ pub struct Outbox {
 #[derive(Default)]
 struct Queue {
     /// All that waits, as long as it has room and one priority: the way of nearly every frame. Empty beside a crowd.
-    plain: VecDeque<Waiting>,
+    plain: VecDeque<Finished>,
     /// Bytes in `plain`.
     bytes: usize,
     crowd: Option<Box<Crowd>>,
@@ -105,24 +104,24 @@ impl Outbox {
         Self { limits, spills: Some(spills), queue: Mutex::default() }
     }
 
-    /// Puts `frame` at the end of its lane, or does what the label's policy says when there is no room. Without a label it
-    /// is an answer of the gateway, which is never dropped.
+    /// Puts `frame` at the end of its lane, or does what its label's policy says when there is no room. An answer of the
+    /// gateway is never dropped.
     ///
     /// Never waits: the caller is the fan-out loop, and other clients are behind it. What comes on a channel of which
     /// something is spilled waits behind that, whatever its own policy.
     ///
     /// # Errors
     /// [`Full`]. A single frame larger than the limit still goes into an empty queue.
-    pub fn push(&self, frame: Encoded, label: Option<&Arc<Label>>) -> Result<Pushed, Full> {
+    pub fn push(&self, frame: Finished) -> Result<Pushed, Full> {
         let mut queue = self.queue.lock();
         if queue.closed.is_some() {
             return Err(Full::Closed);
         }
-        if !queue.is_plain(&self.limits, frame.len(), label) {
-            return self.push_among(queue, frame, label);
+        if !queue.is_plain(&self.limits, &frame) {
+            return self.push_among(queue, frame);
         }
         queue.bytes += frame.len();
-        queue.plain.push_back((frame, label.cloned()));
+        queue.plain.push_back(frame);
         let writer = queue.writer.take();
         drop(queue);
         // Outside the lock: the writer may run on this very thread.
@@ -133,14 +132,9 @@ impl Outbox {
     }
 
     /// Puts a frame among others that have no room, or another priority.
-    fn push_among(
-        &self,
-        mut queue: MutexGuard<'_, Queue>,
-        frame: Encoded,
-        label: Option<&Arc<Label>>,
-    ) -> Result<Pushed, Full> {
+    fn push_among(&self, mut queue: MutexGuard<'_, Queue>, frame: Finished) -> Result<Pushed, Full> {
         let crowd = queue.crowd();
-        let pushed = crowd.push(&self.limits, self.spills.as_ref(), frame, label);
+        let pushed = crowd.push(&self.limits, self.spills.as_ref(), frame);
         let dropped = std::mem::take(&mut crowd.dropped);
         queue.dropped += dropped;
         let writer = queue.writer.take();
@@ -291,11 +285,13 @@ impl Outbox {
 
 impl Queue {
     /// Whether a frame only goes to the end.
-    fn is_plain(&self, limits: &OutboxLimits, bytes: usize, label: Option<&Arc<Label>>) -> bool {
+    fn is_plain(&self, limits: &OutboxLimits, frame: &Finished) -> bool {
         let (frames, held) = (self.plain.len(), self.bytes);
         self.crowd.is_none()
-            && limits.have_room(frames, held, bytes)
-            && label.is_none_or(|label| label.is_plain() || (label.lane() == NORMAL && limits.are_roomy(frames, held)))
+            && limits.have_room(frames, held, frame.len())
+            && frame
+                .label()
+                .is_none_or(|label| label.is_plain() || (label.lane() == NORMAL && limits.are_roomy(frames, held)))
     }
 
     /// The crowd, which takes what waits if it is new.
@@ -320,8 +316,8 @@ impl Queue {
             return taken;
         }
         let count = most.min(self.plain.len());
-        let taken = self.plain.drain(..count).inspect(|(frame, _)| self.bytes -= frame.len());
-        into.extend(taken.map(|(frame, label)| Taken::Frame(frame, label)));
+        let taken = self.plain.drain(..count).inspect(|frame| self.bytes -= frame.len());
+        into.extend(taken.map(Taken::Frame));
         if self.plain.is_empty() && self.plain.capacity() > SLOTS_KEPT {
             // An idle client holds hardly a queue: what a burst once needed x every session adds up.
             self.plain = VecDeque::new();

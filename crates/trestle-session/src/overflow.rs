@@ -12,13 +12,12 @@ use std::{
     task::Context,
 };
 
-use trestle_codec::Encoded;
 use trestle_wire::v1::{GapReason, Overflow};
 
 use crate::{
-    Full, Label, OutboxLimits, Pushed, Spills, Taken,
+    Finished, Full, Label, OutboxLimits, Pushed, Spills, Taken,
     label::{HIGH, LANES, LOW, NORMAL},
-    lane::{Freed, Lane, Waiting},
+    lane::{Freed, Lane},
     spill::Spilled,
 };
 
@@ -44,7 +43,7 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// What waits in a plain queue, of `bytes` together.
-    pub(crate) fn of(plain: VecDeque<Waiting>, bytes: usize) -> Self {
+    pub(crate) fn of(plain: VecDeque<Finished>, bytes: usize) -> Self {
         let mut lanes = <[Lane; LANES]>::default();
         let frames = plain.len();
         lanes[NORMAL] = Lane::of(plain);
@@ -60,23 +59,19 @@ impl Crowd {
         &mut self,
         limits: &OutboxLimits,
         spills: Option<&Arc<dyn Spills>>,
-        frame: Encoded,
-        label: Option<&Arc<Label>>,
+        frame: Finished,
     ) -> Result<Pushed, Full> {
-        match label {
-            Some(label) => self.by_policy(limits, spills, frame, label),
-            None => self.must_queue(limits, NORMAL, frame, None),
-        }
+        self.by_policy(limits, spills, frame)
     }
 
     fn has_room(&self, limits: &OutboxLimits, bytes: usize) -> bool {
         limits.have_room(self.frames, self.bytes, bytes)
     }
 
-    fn queue(&mut self, lane: usize, frame: Encoded, label: Option<Arc<Label>>) -> Pushed {
+    fn queue(&mut self, lane: usize, frame: Finished) -> Pushed {
         self.frames += 1;
         self.bytes += frame.len();
-        self.lanes[lane].push(frame, label);
+        self.lanes[lane].push(frame);
         Pushed::Queued
     }
 
@@ -84,40 +79,32 @@ impl Crowd {
         &mut self,
         limits: &OutboxLimits,
         spills: Option<&Arc<dyn Spills>>,
-        frame: Encoded,
-        label: &Arc<Label>,
+        frame: Finished,
     ) -> Result<Pushed, Full> {
-        let lane = label.lane();
+        let Some(label) = frame.label() else { return self.must_queue(limits, NORMAL, frame) };
+        let (lane, overflow) = (label.lane(), label.overflow);
         if let Some(spilled) = &mut self.spilled
             && lane == NORMAL
-            && (label.overflow == Overflow::Spill || spilled.holds(&label.channel))
+            && (overflow == Overflow::Spill || spilled.holds(&label.channel))
         {
-            return self.spill(frame, label);
+            return self.spill(&frame, label);
         }
         let fits = self.has_room(limits, frame.len())
-            || match label.overflow {
+            || match overflow {
                 Overflow::DropOldest | Overflow::Conflate => self.replace(limits, lane, frame.len(), label),
                 _ => false,
             };
-        match label.overflow {
-            Overflow::Disconnect | Overflow::Unspecified => {
-                self.must_queue(limits, lane, frame, Some(Arc::clone(label)))
-            }
-            Overflow::Spill if !fits => self.spill_first(spills, frame, label),
+        match overflow {
+            Overflow::Disconnect | Overflow::Unspecified => self.must_queue(limits, lane, frame),
+            Overflow::Spill if !fits => self.spill_first(spills, &frame, label),
             Overflow::Sample if !fits || !self.has_luck(limits) => self.refuse(lane, limits, label, GapReason::Sampled),
             _ if !fits => self.refuse(lane, limits, label, GapReason::Slow),
-            _ => Ok(self.queue(lane, frame, Some(Arc::clone(label)))),
+            _ => Ok(self.queue(lane, frame)),
         }
     }
 
     /// Queues what may not be dropped: others go for it, those of the last lane first.
-    fn must_queue(
-        &mut self,
-        limits: &OutboxLimits,
-        lane: usize,
-        frame: Encoded,
-        label: Option<Arc<Label>>,
-    ) -> Result<Pushed, Full> {
+    fn must_queue(&mut self, limits: &OutboxLimits, lane: usize, frame: Finished) -> Result<Pushed, Full> {
         while !self.has_room(limits, frame.len()) {
             let freed = (HIGH..LANES).rev().find_map(|lane| self.lanes[lane].drop_oldest());
             match freed {
@@ -125,7 +112,7 @@ impl Crowd {
                 None => return Err(Full::Overflow),
             }
         }
-        Ok(self.queue(lane, frame, label))
+        Ok(self.queue(lane, frame))
     }
 
     /// Drops others for a frame of `lane` until there is room; whether there is. Of lanes that go before it, nothing goes.
@@ -172,21 +159,21 @@ impl Crowd {
     fn spill_first(
         &mut self,
         spills: Option<&Arc<dyn Spills>>,
-        frame: Encoded,
-        label: &Arc<Label>,
+        frame: &Finished,
+        label: &Label,
     ) -> Result<Pushed, Full> {
         let Some(Ok(spill)) = spills.map(|spills| spills.open()) else { return Err(Full::Overflow) };
         self.spilled = Some(Box::new(Spilled::new(spill)));
         self.spill(frame, label)
     }
 
-    fn spill(&mut self, frame: Encoded, label: &Arc<Label>) -> Result<Pushed, Full> {
+    fn spill(&mut self, frame: &Finished, label: &Label) -> Result<Pushed, Full> {
         let Some(spilled) = &mut self.spilled else { return Err(Full::Overflow) };
         // The first of its channel: what is in memory now is older, and goes before all that is spilled.
         if !spilled.holds(&label.channel) && self.lanes[NORMAL].mark() {
             spilled.marks += 1;
         }
-        match spilled.put(&frame, label) {
+        match spilled.put(frame, label) {
             Ok(()) => Ok(Pushed::Queued),
             Err(_) => Err(Full::Overflow),
         }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use trestle_codec::Encoded;
+use crate::Finished;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct ReplayLimits {
 #[derive(Debug)]
 pub struct Replay {
     limits: ReplayLimits,
-    frames: VecDeque<Encoded>,
+    frames: VecDeque<Finished>,
     bytes: usize,
     /// Frames that were written before the first of `frames`.
     first: u64,
@@ -33,7 +33,7 @@ impl Replay {
     }
 
     /// Counts a frame that is written now, and keeps it. The oldest go when there is no room.
-    pub fn wrote(&mut self, frame: Encoded) {
+    pub fn wrote(&mut self, frame: Finished) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
         while self.frames.len() > self.limits.frames_max || self.bytes > self.limits.bytes_max {
@@ -67,7 +67,7 @@ impl Replay {
 
     /// What a client that has `received` frames still needs, oldest first; `None` if some of it is gone, or was never
     /// written.
-    pub fn since(&self, received: u64) -> Option<impl Iterator<Item = &Encoded>> {
+    pub fn since(&self, received: u64) -> Option<impl Iterator<Item = &Finished>> {
         let skip = usize::try_from(received.checked_sub(self.first)?).ok()?;
         (skip <= self.frames.len()).then(|| self.frames.range(skip..))
     }
@@ -97,20 +97,20 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use trestle_codec::Encoding;
+    use trestle_codec::{Encoded, Encoding};
 
     use super::*;
 
     const LIMITS: ReplayLimits = ReplayLimits { bytes_max: 100, frames_max: 4 };
 
     /// A frame that says its number, as long as asked.
-    fn frame(number: u64, bytes: usize) -> Encoded {
+    fn frame(number: u64, bytes: usize) -> Finished {
         let mut body = vec![b'x'; bytes];
         body[..8].copy_from_slice(&number.to_be_bytes());
-        Encoded::from_payload(Encoding::Protobuf, &body)
+        Encoded::from_payload(Encoding::Protobuf, &body).into()
     }
 
-    fn number(frame: &Encoded) -> u64 {
+    fn number(frame: &Finished) -> u64 {
         u64::from_be_bytes(frame.payload()[..8].try_into().unwrap())
     }
 

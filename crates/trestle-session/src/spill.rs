@@ -2,14 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     task::{Context, Poll},
 };
 
-use trestle_codec::Encoded;
 use trestle_wire::ChannelName;
 
-use crate::{Full, Label, Taken};
+use crate::{Finished, Full, Label, Taken};
 
 /// A node's room for spilled messages, shared by all its outboxes.
 pub trait Spills: Send + Sync {
@@ -28,12 +26,12 @@ pub trait Spills: Send + Sync {
 /// memory, within a bound, what is on its way to the disk and back. Dropping it gives its place back, with all that is in
 /// it.
 pub trait Spill: Send {
-    /// Takes `frame` at the end. It is read back with the same label, apart from the label's `Arc`.
+    /// Takes `frame`, which has a label, at the end. It is read back with the same one.
     ///
     /// # Errors
     /// [`Full`] if that is more than the client or the node may have here, or it was lost: nothing was taken, the outbox closes and
     /// the client is parted from.
-    fn put(&mut self, frame: &Encoded, label: &Arc<Label>) -> Result<(), Full>;
+    fn put(&mut self, frame: &Finished) -> Result<(), Full>;
 
     /// Moves up to `most` of the oldest to the end of `into`, as [`Taken::Frame`] with their labels, or waits until one
     /// has been read from the disk: then `context` is woken. Not called when nothing is there.
@@ -69,8 +67,8 @@ impl Spilled {
     }
 
     /// Takes a frame at the end.
-    pub(crate) fn put(&mut self, frame: &Encoded, label: &Arc<Label>) -> Result<(), Full> {
-        self.spill.put(frame, label)?;
+    pub(crate) fn put(&mut self, frame: &Finished, label: &Label) -> Result<(), Full> {
+        self.spill.put(frame)?;
         *self.channels.entry(label.channel.clone()).or_default() += 1;
         Ok(())
     }
@@ -91,7 +89,8 @@ impl Spilled {
             Poll::Pending => {}
         }
         for taken in &into[before..] {
-            let Taken::Frame(_, Some(label)) = taken else { continue };
+            let Taken::Frame(frame) = taken else { continue };
+            let Some(label) = frame.label() else { continue };
             let Some(count) = self.channels.get_mut(&label.channel) else { continue };
             *count -= 1;
             if *count == 0 {

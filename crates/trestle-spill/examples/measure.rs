@@ -14,7 +14,7 @@ use std::{
 
 use prometheus_client::registry::Registry;
 use trestle_codec::{Encoded, Encoding};
-use trestle_session::{Label, Spill, Spills};
+use trestle_session::{Finished, Label, Spill, Spills};
 use trestle_spill::{Disk, SpillConfig};
 use trestle_wire::{ChannelName, v1::Overflow};
 
@@ -44,9 +44,9 @@ fn row(dir: Option<PathBuf>, sessions: usize, frames: usize, bytes: usize) {
     let config = SpillConfig { dir, bytes_per_session_max: BYTES_MAX, bytes_max: BYTES_MAX, ..SpillConfig::default() };
     let disk = Disk::start(config, &mut Registry::default()).expect("two threads more");
     let channel = ChannelName::parse("room:1").expect("it is a channel's name");
-    let label = Arc::new(Label { channel: Some(channel), offset: 1, overflow: Overflow::Spill, ..Label::default() });
+    let label = Label { channel: Some(channel), offset: 1, overflow: Overflow::Spill, ..Label::default() };
     let mut spills: Vec<_> = (0..sessions).map(|_| disk.open().expect("nothing is taken yet")).collect();
-    let frame = Encoded::from_payload(Encoding::Protobuf, &vec![b'x'; bytes]);
+    let frame = Finished::labelled(Encoded::from_payload(Encoding::Protobuf, &vec![b'x'; bytes]), label);
     let all = (sessions * frames) as u64;
     let (start, before) = (Instant::now(), Cpu::now());
     // How long a put takes that finds room; memory is full when the disk does not keep up.
@@ -54,7 +54,7 @@ fn row(dir: Option<PathBuf>, sessions: usize, frames: usize, bytes: usize) {
     for _ in 0..frames {
         let mut round = Instant::now();
         for spill in &mut spills {
-            while spill.put(&frame, &label).is_err() {
+            while spill.put(&frame).is_err() {
                 busy += round.elapsed();
                 thread::yield_now();
                 round = Instant::now();

@@ -6,8 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use trestle_codec::Encoded;
-use trestle_session::{Full, Label, Spill, Taken};
+use trestle_session::{Finished, Full, Spill, Taken};
 
 use crate::{
     channels::Channels,
@@ -45,10 +44,10 @@ impl Spilling {
 }
 
 impl Spill for Spilling {
-    fn put(&mut self, frame: &Encoded, label: &Arc<Label>) -> Result<(), Full> {
+    fn put(&mut self, frame: &Finished) -> Result<(), Full> {
         let node = self.node();
         let mut state = self.place.state.lock();
-        let put = state.put(node, (frame.clone(), Arc::clone(label)));
+        let put = state.put(node, frame.clone());
         let asks = put.is_ok() && state.ask_write(node.is_pressed());
         drop(state);
         if let Err(refused) = put {

@@ -2,11 +2,13 @@
 
 use std::{io, sync::Arc};
 
+use trestle_session::Finished;
+
 use crate::{
     disk::Node,
     jobs::Job,
     place::Place,
-    record::{self, Found, Waiting},
+    record::{self, Found},
 };
 
 /// Bytes that are read at once, or one record: what a session that is written to has in memory beside its outbox.
@@ -39,7 +41,7 @@ impl Place {
     }
 
     /// The records within the next `most` bytes, or the first one if that is larger; and their bytes. `None` if nobody wants them.
-    fn read_some(&self, most: usize, buffer: &mut Vec<u8>) -> io::Result<Option<(usize, Vec<Waiting>)>> {
+    fn read_some(&self, most: usize, buffer: &mut Vec<u8>) -> io::Result<Option<(usize, Vec<Finished>)>> {
         let Some(span) = self.state.lock().begin_read(most) else { return Ok(None) };
         buffer.resize(span.bytes, 0);
         self.node.file.read(&span.blocks, span.at, buffer)?;

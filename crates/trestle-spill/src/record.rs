@@ -1,19 +1,13 @@
 //! A frame and its label as bytes on the disk.
 
-use std::{
-    hash::{BuildHasher, Hasher},
-    sync::Arc,
-};
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 use trestle_codec::{Encoded, Encoding};
-use trestle_session::Label;
+use trestle_session::{Finished, Label};
 use trestle_wire::v1::{Overflow, Priority};
 
 use crate::channels::Channels;
-
-/// A frame with its label.
-pub(crate) type Waiting = (Encoded, Arc<Label>);
 
 /// Bytes of a record beside its frame: a hash of the rest (4), the frame's length (4), offset, id, publisher and key (8 each), the
 /// channel's number (4), policy, priority and encoding (1 each). Little-endian; nobody else ever reads it.
@@ -29,7 +23,8 @@ pub(crate) fn bytes_of(frame: &Encoded) -> usize {
 }
 
 /// Puts a record to the end of `into`.
-pub(crate) fn write((frame, label): &Waiting, channels: &mut Channels, into: &mut Vec<u8>) {
+pub(crate) fn write(frame: &Finished, channels: &mut Channels, into: &mut Vec<u8>) {
+    let label = frame.label().expect("the outbox spills nothing without a label");
     let length = u32::try_from(frame.len()).expect("a session's limit is far below 4 GiB, and it was kept");
     let start = into.len();
     into.extend_from_slice(&[0; HASH_BYTES]);
@@ -55,7 +50,7 @@ fn hash(record: &[u8]) -> [u8; HASH_BYTES] {
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A record of so many bytes.
-    Record(Waiting, usize),
+    Record(Finished, usize),
     /// The beginning of one that needs so many bytes.
     Part(usize),
     /// Nothing that was ever written.
@@ -83,7 +78,7 @@ pub(crate) fn read(bytes: &[u8], channels: &mut Channels) -> Found {
     let [offset, id, publisher, key] = [8, 16, 24, 32].map(|at| number(&head[at..at + 8]));
     let label = Label { channel, offset, id, publisher, overflow, key, priority };
     let frame = Encoded::from_payload(*encoding, &record[RECORD_BYTES..]);
-    Found::Record((frame, Arc::new(label)), all)
+    Found::Record(Finished::labelled(frame, label), all)
 }
 
 /// Up to eight bytes as a number.
@@ -115,14 +110,15 @@ mod tests {
         };
         let frame = Encoded::from_payload(Encoding::Json, b"{\"pong\":{}}");
         let (mut channels, mut bytes) = (Channels::default(), Vec::new());
-        write(&(frame.clone(), Arc::new(label.clone())), &mut channels, &mut bytes);
+        let frame = Finished::labelled(frame, label);
+        write(&frame, &mut channels, &mut bytes);
         assert_eq!(bytes.len(), bytes_of(&frame));
         for cut in [0, RECORD_BYTES - 1, RECORD_BYTES, bytes.len() - 1] {
             let needs = if cut < RECORD_BYTES { RECORD_BYTES } else { bytes.len() };
             assert!(matches!(read(&bytes[..cut], &mut channels), Found::Part(more) if more == needs), "{cut}");
         }
-        let Found::Record((read, back), length) = read(&bytes, &mut channels) else { panic!("it is whole") };
-        assert_eq!((read, &*back, length), (frame, &label, bytes.len()));
+        let Found::Record(back, length) = read(&bytes, &mut channels) else { panic!("it is whole") };
+        assert_eq!((back, length), (frame, bytes.len()));
     }
 
     #[test]
@@ -130,7 +126,8 @@ mod tests {
         assert!(matches!(read(&[0; 100], &mut Channels::default()), Found::Garbage), "a hole in the file");
         let (mut channels, mut bytes) = (Channels::default(), Vec::new());
         let frame = Encoded::from_payload(Encoding::Json, b"frame");
-        write(&(frame, Arc::new(Label { channel: Some(inbox()), ..Label::default() })), &mut channels, &mut bytes);
+        let label = Label { channel: Some(inbox()), ..Label::default() };
+        write(&Finished::labelled(frame, label), &mut channels, &mut bytes);
         for at in (0..bytes.len()).filter(|at| !(4..8).contains(at)) {
             bytes[at] ^= 1;
             assert!(matches!(read(&bytes, &mut channels), Found::Garbage), "byte {at}");

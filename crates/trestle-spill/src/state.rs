@@ -2,13 +2,13 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use trestle_session::Taken;
+use trestle_session::{Finished, Taken};
 
 use crate::{
     blocks::BLOCK_BYTES,
     disk::Node,
     metrics::Refused,
-    record::{RECORD_BYTES, Waiting, bytes_of},
+    record::{RECORD_BYTES, bytes_of},
 };
 
 /// Most bytes that are written for one session before it is another's turn, beyond which it is one record.
@@ -19,12 +19,12 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 #[derive(Default)]
 pub(crate) struct State {
     /// Read from the disk.
-    head: VecDeque<Waiting>,
+    head: VecDeque<Finished>,
     disk: OnDisk,
     /// Bytes of records that the writing thread has.
     moving: usize,
     /// Not written yet.
-    tail: VecDeque<Waiting>,
+    tail: VecDeque<Finished>,
     tail_bytes: usize,
     /// Frames in all of these, and their bytes.
     frames: usize,
@@ -62,7 +62,7 @@ enum Write {
 
 /// What the writing thread takes.
 pub(crate) struct Batch {
-    pub(crate) frames: Vec<Waiting>,
+    pub(crate) frames: Vec<Finished>,
     /// Bytes of their records.
     pub(crate) bytes: usize,
     /// The block that is not full yet, and how much of it is.
@@ -104,8 +104,8 @@ impl State {
     }
 
     /// Puts a frame at the end, if it has room.
-    pub(crate) fn put(&mut self, node: &Node, waiting: Waiting) -> Result<(), Refused> {
-        let more = bytes_of(&waiting.0);
+    pub(crate) fn put(&mut self, node: &Node, frame: Finished) -> Result<(), Refused> {
+        let more = bytes_of(&frame);
         if self.broken || self.lost {
             return Err(Refused::Disk);
         }
@@ -122,9 +122,9 @@ impl State {
         }
         self.reserved += missing;
         self.frames += 1;
-        self.bytes += waiting.0.len();
+        self.bytes += frame.len();
         self.tail_bytes += more;
-        self.tail.push_back(waiting);
+        self.tail.push_back(frame);
         Ok(())
     }
 
@@ -156,8 +156,8 @@ impl State {
         };
         let count = most.min(queue.len());
         let mut bytes = 0;
-        let taken = queue.drain(..count).inspect(|(frame, _)| bytes += frame.len());
-        into.extend(taken.map(|(frame, label)| Taken::Frame(frame, Some(label))));
+        let taken = queue.drain(..count).inspect(|frame| bytes += frame.len());
+        into.extend(taken.map(Taken::Frame));
         self.frames -= count;
         self.bytes -= bytes;
         if from_tail {
@@ -193,7 +193,7 @@ impl State {
             return None;
         }
         let (mut count, mut bytes) = (0, 0);
-        for (frame, _) in &self.tail {
+        for frame in &self.tail {
             if count > 0 && bytes + bytes_of(frame) > WRITE_BYTES {
                 break;
             }
@@ -259,7 +259,7 @@ impl State {
     }
 
     /// So many bytes were read, in which were these.
-    pub(crate) fn was_read(&mut self, node: &Node, bytes: usize, frames: Vec<Waiting>) -> Option<Waker> {
+    pub(crate) fn was_read(&mut self, node: &Node, bytes: usize, frames: Vec<Finished>) -> Option<Waker> {
         self.reading = false;
         self.disk.read += bytes as u64;
         if !self.gone {
@@ -294,7 +294,7 @@ impl State {
     }
 
     /// Nobody reads it any more: what is in memory goes at once, and is returned so that it goes outside of the lock.
-    pub(crate) fn leave(&mut self, node: &Node) -> [VecDeque<Waiting>; 2] {
+    pub(crate) fn leave(&mut self, node: &Node) -> [VecDeque<Finished>; 2] {
         self.gone = true;
         self.reader = None;
         node.let_go(std::mem::take(&mut self.tail_bytes));

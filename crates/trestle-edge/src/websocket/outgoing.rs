@@ -9,31 +9,63 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use trestle_codec::Encoded;
+use trestle_session::Finished;
 
 /// Messages that share one system call.
 const SLICES_MAX: usize = 64;
 
+/// A finished WebSocket message, or a control frame.
+pub(crate) enum Piece {
+    /// As it goes to others too.
+    Shared(Finished),
+    /// Made for this socket.
+    Own(Bytes),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(frame) => frame.message(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Finished> for Piece {
+    fn from(frame: Finished) -> Self {
+        Self::Shared(frame)
+    }
+}
+
+impl From<Encoded> for Piece {
+    fn from(frame: Encoded) -> Self {
+        Self::Own(frame.into())
+    }
+}
+
 /// The queue before the kernel.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// What goes next, but for what has gone of it; empty when there is nothing. Most of the time it is all there is, and
-    /// needs no queue.
-    first: Bytes,
-    more: VecDeque<Bytes>,
+    /// What goes next. Most of the time it is all there is, and needs no queue.
+    first: Option<Piece>,
+    /// Bytes of it that have gone.
+    gone: usize,
+    more: VecDeque<Piece>,
 }
 
 impl Outgoing {
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_empty()
+        self.first.is_none()
     }
 
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        if self.first.is_empty() {
-            self.first = bytes;
+    pub(super) fn push(&mut self, piece: Piece) {
+        if self.first.is_none() {
+            self.first = Some(piece);
         } else {
-            self.more.push_back(bytes);
+            self.more.push_back(piece);
         }
     }
 
@@ -43,12 +75,13 @@ impl Outgoing {
         stream: &mut S,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !self.first.is_empty() {
+        while let Some(first) = &self.first {
+            let rest = &first.bytes()[self.gone..];
             let written = if self.more.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_write(context, &self.first))?
+                ready!(Pin::new(&mut *stream).poll_write(context, rest))?
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let waiting = std::iter::once(&self.first).chain(&self.more);
+                let waiting = std::iter::once(rest).chain(self.more.iter().map(Piece::bytes));
                 let mut count = 0;
                 for (slice, bytes) in slices.iter_mut().zip(waiting) {
                     *slice = IoSlice::new(bytes);
@@ -65,14 +98,13 @@ impl Outgoing {
         Pin::new(stream).poll_flush(context)
     }
 
-    fn wrote(&mut self, mut written: usize) {
-        while written >= self.first.len() {
-            written -= self.first.len();
-            self.first = self.more.pop_front().unwrap_or_default();
-            if self.first.is_empty() {
-                return;
-            }
+    fn wrote(&mut self, written: usize) {
+        self.gone += written;
+        while let Some(first) = &self.first
+            && self.gone >= first.bytes().len()
+        {
+            self.gone -= first.bytes().len();
+            self.first = self.more.pop_front();
         }
-        self.first.advance(written);
     }
 }

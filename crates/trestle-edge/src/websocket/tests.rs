@@ -17,7 +17,7 @@ use trestle_wire::Reason;
 
 use super::{
     inbound::{Inbound, Received},
-    outgoing::Outgoing,
+    outgoing::{Outgoing, Piece},
 };
 
 const MESSAGE_BYTES_MAX: usize = 100_000;
@@ -190,7 +190,7 @@ proptest! {
             match length {
                 Some(length) => {
                     expected.extend(vec![byte; length]);
-                    outgoing.push(Bytes::from(vec![byte; length]));
+                    outgoing.push(Piece::Own(Bytes::from(vec![byte; length])));
                 }
                 None => assert_eq!(outgoing.poll_flush(&mut stream, &mut context).is_ready(), outgoing.is_empty()),
             }

@@ -253,12 +253,12 @@ pub(crate) fn member_with_room(number: u128, encoding: Encoding, frames_max: usi
 }
 
 /// The next frame as it was finished, with its label.
-pub(crate) async fn next_taken(member: &Member) -> (Bytes, Option<Arc<Label>>) {
+pub(crate) async fn next_taken(member: &Member) -> (Bytes, Option<Label>) {
     let mut taken: Vec<Taken> = Vec::new();
     let some = poll_fn(|context| member.outbox.poll_take(context, 1, &mut taken));
     timeout(PATIENCE, some).await.expect("a frame in time").expect("an open outbox");
     match taken.remove(0) {
-        Taken::Frame(frame, label) => (frame.message().slice_ref(frame.payload()), label),
+        Taken::Frame(frame) => (frame.message().slice_ref(frame.payload()), frame.label().cloned()),
         Taken::Gap(gap) => panic!("the outbox dropped something: {gap:?}"),
     }
 }

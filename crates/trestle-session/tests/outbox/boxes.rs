@@ -55,13 +55,13 @@ pub(crate) fn number(frame: &Encoded) -> u32 {
 }
 
 /// A label of `channel`; an empty one is none.
-pub(crate) fn label(channel: &str, overflow: Overflow, offset: u64) -> Arc<Label> {
-    Arc::new(Label { channel: ChannelName::parse(channel).ok(), offset, overflow, ..Label::default() })
+pub(crate) fn label(channel: &str, overflow: Overflow, offset: u64) -> Label {
+    Label { channel: ChannelName::parse(channel).ok(), offset, overflow, ..Label::default() }
 }
 
-pub(crate) fn of_priority(channel: &str, overflow: Overflow, priority: Priority) -> Arc<Label> {
+pub(crate) fn of_priority(channel: &str, overflow: Overflow, priority: Priority) -> Label {
     let channel = ChannelName::parse(channel).ok();
-    Arc::new(Label { channel, overflow, priority, ..Label::default() })
+    Label { channel, overflow, priority, ..Label::default() }
 }
 
 /// What came out, in short: the number of a frame, or a gap.
@@ -77,8 +77,9 @@ pub(crate) fn gap(channel: &str, from: u64, to: u64, count: u64) -> Out {
 
 pub(crate) fn short(taken: Vec<Taken>) -> Vec<Out> {
     let short = |taken| match taken {
-        Taken::Frame(frame, _) => Out::Frame(number(&frame)),
-        Taken::Gap(v1::Gap { channel, from, to, count, reason }) => {
+        Taken::Frame(frame) => Out::Frame(number(&frame)),
+        Taken::Gap(gap) => {
+            let v1::Gap { channel, from, to, count, reason } = *gap;
             Out::Gap(channel, from, to, count, GapReason::try_from(reason).unwrap())
         }
     };

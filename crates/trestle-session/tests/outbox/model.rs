@@ -7,7 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use trestle_session::{Full, Label, Outbox, OutboxLimits, Pushed, Taken};
+use trestle_session::{Finished, Full, Label, Outbox, OutboxLimits, Pushed, Taken};
 use trestle_wire::{
     ChannelName,
     v1::{Gap, Overflow, Priority},
@@ -35,7 +35,7 @@ const PRIORITIES: [Priority; 4] = [Priority::Normal, Priority::High, Priority::L
 struct Model {
     outbox: Outbox,
     disks: Disks,
-    labels: HashMap<u32, Option<Arc<Label>>>,
+    labels: HashMap<u32, Option<Label>>,
     next: u32,
     /// Messages that were pushed, by channel; the offset of the last one.
     pushed: HashMap<String, u64>,
@@ -82,7 +82,7 @@ impl Model {
         self.next += 1;
         let name = CHANNELS[channel];
         let pushed = self.pushed.entry(name.into()).or_default();
-        let label = Arc::new(Label {
+        let label = Label {
             channel: ChannelName::parse(name).ok(),
             offset: if name.starts_with("room") { *pushed + 1 } else { 0 },
             id: self.next.into(),
@@ -90,9 +90,9 @@ impl Model {
             overflow: POLICIES[policy],
             key: more as u64 % 3,
             priority: PRIORITIES[more % PRIORITIES.len()],
-        });
-        self.labels.insert(self.next, Some(Arc::clone(&label)));
-        match self.outbox.push(sized(self.next, bytes), Some(&label)) {
+        };
+        self.labels.insert(self.next, Some(label.clone()));
+        match self.outbox.push(Finished::labelled(sized(self.next, bytes), label.clone())) {
             Ok(Pushed::Queued) => *pushed += 1,
             Ok(Pushed::Dropped) => {
                 *pushed += 1;
@@ -113,7 +113,7 @@ impl Model {
     fn answer(&mut self) -> bool {
         self.next += 1;
         self.labels.insert(self.next, None);
-        match self.outbox.push(sized(self.next, 20), None) {
+        match self.outbox.push(sized(self.next, 20).into()) {
             Ok(pushed) => {
                 assert_eq!(pushed, Pushed::Queued, "an answer was dropped");
                 self.answers.push(self.next);
@@ -131,7 +131,7 @@ impl Model {
     fn check_overflow(&self, spilled: bool) {
         let mut left = Vec::new();
         self.outbox.take(usize::MAX, &mut left);
-        let may_go = |taken: &Taken| matches!(taken, Taken::Frame(_, Some(label)) if droppable(label));
+        let may_go = |taken: &Taken| matches!(taken, Taken::Frame(frame) if frame.label().is_some_and(droppable));
         assert!(spilled || self.outbox.spilled().0 > 0 || !left.iter().any(may_go), "{left:?}");
     }
 
@@ -150,8 +150,8 @@ impl Model {
         let (mut highest, mut gap_of) = (0, None);
         for taken in taken {
             match taken {
-                Taken::Frame(frame, label) => {
-                    let at = self.came(number(&frame), label.as_deref());
+                Taken::Frame(frame) => {
+                    let at = self.came(number(&frame), frame.label());
                     assert!(highest <= at, "lane {at} came behind lane {highest}");
                     highest = at;
                     gap_of = None;
@@ -171,7 +171,7 @@ impl Model {
 
     /// A frame came out; of which lane.
     fn came(&mut self, number: u32, label: Option<&Label>) -> usize {
-        assert_eq!(self.labels[&number].as_deref(), label, "it has another label than it came with");
+        assert_eq!(self.labels[&number].as_ref(), label, "it has another label than it came with");
         let Some(label) = label else {
             assert_eq!(self.answers.remove(0), number, "answers come in order, each once");
             return 1;

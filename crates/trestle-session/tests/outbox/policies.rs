@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trestle_session::{Full, Label, Outbox, OutboxLimits, Pushed};
+use trestle_session::{Finished, Full, Label, Outbox, OutboxLimits, Pushed};
 use trestle_wire::v1::{GapReason, Overflow, Priority};
 
 use crate::boxes::{LIMITS, Out, all, frame, gap, label, of_priority, sized};
@@ -10,7 +10,7 @@ use crate::boxes::{LIMITS, Out, all, frame, gap, label, of_priority, sized};
 /// Pushes frames `numbers` of one channel, whose offsets are their numbers.
 fn push(outbox: &Outbox, channel: &str, overflow: Overflow, numbers: std::ops::RangeInclusive<u32>) {
     for number in numbers {
-        outbox.push(frame(number), Some(&label(channel, overflow, number.into()))).unwrap();
+        outbox.push(Finished::labelled(frame(number), label(channel, overflow, number.into()))).unwrap();
     }
 }
 
@@ -40,7 +40,7 @@ fn the_newest_are_not_taken_and_leave_one_gap() {
     let outbox = Outbox::new(LIMITS);
     push(&outbox, "room:1", Overflow::DropNewest, 1..=4);
     let late = label("room:1", Overflow::DropNewest, 5);
-    assert_eq!(outbox.push(frame(5), Some(&late)), Ok(Pushed::Dropped));
+    assert_eq!(outbox.push(Finished::labelled(frame(5), late.clone())), Ok(Pushed::Dropped));
     push(&outbox, "room:1", Overflow::DropNewest, 6..=7);
     let mut taken = Vec::new();
     outbox.take(2, &mut taken);
@@ -52,9 +52,9 @@ fn the_newest_are_not_taken_and_leave_one_gap() {
 #[test]
 fn all_of_a_key_but_the_latest_go() {
     let outbox = Outbox::new(LIMITS);
-    let key = |key| Label { key, ..Label::clone(&label("live:1", Overflow::Conflate, 0)) };
+    let key = |key| Label { key, ..label("live:1", Overflow::Conflate, 0) };
     for (number, of) in [(1, 7), (2, 8), (3, 7), (4, 9), (5, 7)] {
-        assert_eq!(outbox.push(frame(number), Some(&Arc::new(key(of)))), Ok(Pushed::Queued));
+        assert_eq!(outbox.push(Finished::labelled(frame(number), key(of))), Ok(Pushed::Queued));
     }
     let expected = [gap("live:1", 0, 0, 1), Out::Frame(2), gap("live:1", 0, 0, 1), Out::Frame(4), Out::Frame(5)];
     assert_eq!(all(&outbox), expected);
@@ -64,8 +64,8 @@ fn all_of_a_key_but_the_latest_go() {
 fn without_one_of_its_key_the_oldest_goes() {
     let outbox = Outbox::new(LIMITS);
     for number in 1..=5_u32 {
-        let label = Label { key: number.into(), ..Label::clone(&label("live:1", Overflow::Conflate, 0)) };
-        outbox.push(frame(number), Some(&Arc::new(label))).unwrap();
+        let label = Label { key: number.into(), ..label("live:1", Overflow::Conflate, 0) };
+        outbox.push(Finished::labelled(frame(number), label)).unwrap();
     }
     assert_eq!(all(&outbox)[..2], [gap("live:1", 0, 0, 1), Out::Frame(2)]);
 }
@@ -75,7 +75,9 @@ fn a_sample_is_taken_the_more_the_more_room_there_is() {
     let limits = OutboxLimits { bytes_max: 1 << 20, frames_max: 1000 };
     let taken = |outbox: &Outbox, count: u32| {
         let sampled = label("live:1", Overflow::Sample, 0);
-        (0..count).filter(|number| outbox.push(frame(*number), Some(&sampled)) == Ok(Pushed::Queued)).count()
+        (0..count)
+            .filter(|number| outbox.push(Finished::labelled(frame(*number), sampled.clone())) == Ok(Pushed::Queued))
+            .count()
     };
     let outbox = Outbox::new(limits);
     assert_eq!(taken(&outbox, 500), 500, "there is room for all up to the half");
@@ -99,7 +101,7 @@ fn the_sample_of_one_client_is_not_that_of_another() {
     let sampled = label("live:1", Overflow::Sample, 0);
     let [one, other] = [(); 2].map(|()| {
         let outbox = Outbox::new(limits);
-        (0..200).for_each(|number| _ = outbox.push(frame(number), Some(&sampled)).unwrap());
+        (0..200).for_each(|number| _ = outbox.push(Finished::labelled(frame(number), sampled.clone())).unwrap());
         all(&outbox)
     });
     assert_ne!(one, other);
@@ -119,7 +121,11 @@ fn a_frame_that_may_not_be_dropped_closes_what_is_full_of_its_like() {
     for overflow in [Overflow::Disconnect, Overflow::Unspecified, Overflow::Spill] {
         let outbox = Outbox::new(LIMITS);
         push(&outbox, "room:1", overflow, 1..=4);
-        assert_eq!(outbox.push(frame(5), Some(&label("room:1", overflow, 5))), Err(Full::Overflow), "{overflow:?}");
+        assert_eq!(
+            outbox.push(Finished::labelled(frame(5), label("room:1", overflow, 5))),
+            Err(Full::Overflow),
+            "{overflow:?}"
+        );
     }
 }
 
@@ -130,9 +136,9 @@ fn for_an_answer_others_go_and_it_is_never_dropped() {
     push(&outbox, "room:2", Overflow::Disconnect, 2..=2);
     push(&outbox, "room:3", Overflow::DropOldest, 3..=4);
     for number in 5..=7 {
-        assert_eq!(outbox.push(frame(number), None), Ok(Pushed::Queued));
+        assert_eq!(outbox.push(frame(number).into()), Ok(Pushed::Queued));
     }
-    assert_eq!(outbox.push(frame(8), None), Err(Full::Overflow), "nothing is left that may go");
+    assert_eq!(outbox.push(frame(8).into()), Err(Full::Overflow), "nothing is left that may go");
     let gaps = [gap("room:1", 1, 1, 1), Out::Frame(2), gap("room:3", 3, 4, 2)];
     assert_eq!(all(&outbox), gaps.into_iter().chain(frames(5..=7)).collect::<Vec<_>>());
 }
@@ -152,9 +158,9 @@ fn its_own_channel_pays_first() {
 #[test]
 fn where_nothing_may_go_the_new_one_goes() {
     let outbox = Outbox::new(LIMITS);
-    (1..=4).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    (1..=4).for_each(|number| _ = outbox.push(frame(number).into()).unwrap());
     let oldest = label("room:1", Overflow::DropOldest, 0);
-    assert_eq!(outbox.push(frame(5), Some(&oldest)), Ok(Pushed::Dropped));
+    assert_eq!(outbox.push(Finished::labelled(frame(5), oldest.clone())), Ok(Pushed::Dropped));
     assert_eq!(all(&outbox), frames(1..=4).into_iter().chain([gap("room:1", 0, 0, 1)]).collect::<Vec<_>>());
 }
 
@@ -163,7 +169,7 @@ fn nothing_goes_for_a_frame_that_would_not_fit_then() {
     let outbox = Outbox::new(LIMITS);
     push(&outbox, "room:1", Overflow::DropOldest, 1..=3);
     let large = label("room:1", Overflow::DropOldest, 4);
-    assert_eq!(outbox.push(sized(4, 401), Some(&large)), Ok(Pushed::Dropped));
+    assert_eq!(outbox.push(Finished::labelled(sized(4, 401), large.clone())), Ok(Pushed::Dropped));
     assert_eq!(outbox.len(), 3);
 }
 
@@ -171,9 +177,11 @@ fn nothing_goes_for_a_frame_that_would_not_fit_then() {
 fn a_large_frame_takes_the_place_of_several() {
     let outbox = Outbox::new(OutboxLimits { bytes_max: 100, frames_max: 100 });
     for number in 1..=10_u32 {
-        outbox.push(sized(number, 10), Some(&label("room:1", Overflow::DropOldest, number.into()))).unwrap();
+        outbox
+            .push(Finished::labelled(sized(number, 10), label("room:1", Overflow::DropOldest, number.into())))
+            .unwrap();
     }
-    outbox.push(sized(11, 35), Some(&label("room:1", Overflow::DropOldest, 11))).unwrap();
+    outbox.push(Finished::labelled(sized(11, 35), label("room:1", Overflow::DropOldest, 11))).unwrap();
     assert_eq!((outbox.bytes(), outbox.len()), (95, 7));
     assert_eq!(all(&outbox)[0], gap("room:1", 1, 4, 4));
 }
@@ -183,9 +191,9 @@ fn a_high_priority_overtakes_and_a_low_one_waits() {
     let outbox = Outbox::new(LIMITS);
     let rows = [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High)];
     for (number, priority) in rows {
-        outbox.push(frame(number), Some(&of_priority("live:1", Overflow::Disconnect, priority))).unwrap();
+        outbox.push(Finished::labelled(frame(number), of_priority("live:1", Overflow::Disconnect, priority))).unwrap();
     }
-    outbox.push(frame(4), None).unwrap();
+    outbox.push(frame(4).into()).unwrap();
     assert_eq!(all(&outbox), [3, 2, 4, 1].map(Out::Frame));
 }
 
@@ -193,9 +201,8 @@ fn a_high_priority_overtakes_and_a_low_one_waits() {
 fn where_there_is_a_history_nothing_overtakes() {
     let outbox = Outbox::new(LIMITS);
     for (number, priority) in [(1, Priority::Low), (2, Priority::High)] {
-        let label =
-            Label { offset: number.into(), ..Label::clone(&of_priority("room:1", Overflow::Disconnect, priority)) };
-        outbox.push(frame(number), Some(&Arc::new(label))).unwrap();
+        let label = Label { offset: number.into(), ..of_priority("room:1", Overflow::Disconnect, priority) };
+        outbox.push(Finished::labelled(frame(number), label)).unwrap();
     }
     assert_eq!(all(&outbox), frames(1..=2));
 }
@@ -204,7 +211,7 @@ fn where_there_is_a_history_nothing_overtakes() {
 fn a_lower_priority_goes_first_and_never_for_a_lower_one_still() {
     let outbox = Outbox::new(LIMITS);
     let priority = |number: u32, priority| {
-        outbox.push(frame(number), Some(&of_priority("live:1", Overflow::DropOldest, priority)))
+        outbox.push(Finished::labelled(frame(number), of_priority("live:1", Overflow::DropOldest, priority)))
     };
     for (number, of) in [(1, Priority::High), (2, Priority::Normal), (3, Priority::Low), (4, Priority::High)] {
         assert_eq!(priority(number, of), Ok(Pushed::Queued));
@@ -227,7 +234,7 @@ fn what_was_pushed_to_the_session_has_gaps_without_a_channel() {
 fn a_lane_that_is_full_of_holes_closes_up() {
     // One that may not go stands at the front, so that the holes behind it stay.
     let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 10 });
-    outbox.push(frame(0), None).unwrap();
+    outbox.push(frame(0).into()).unwrap();
     push(&outbox, "room:2", Overflow::DropNewest, 1..=1);
     push(&outbox, "room:1", Overflow::DropOldest, 2..=1_000);
     let expected = [Out::Frame(0), Out::Frame(1), gap("room:1", 2, 992, 991)];
@@ -237,7 +244,7 @@ fn a_lane_that_is_full_of_holes_closes_up() {
 #[test]
 fn gaps_stay_where_they_are_when_a_lane_closes_up() {
     let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 4 });
-    outbox.push(frame(0), None).unwrap();
+    outbox.push(frame(0).into()).unwrap();
     push(&outbox, "room:2", Overflow::Disconnect, 1..=1);
     push(&outbox, "room:1", Overflow::DropOldest, 1..=2);
     // Behind its only frame.
@@ -253,10 +260,10 @@ fn gaps_stay_where_they_are_when_a_lane_closes_up() {
 #[test]
 fn what_may_go_is_found_after_a_lane_has_closed_up() {
     let outbox = Outbox::new(OutboxLimits { bytes_max: 1 << 20, frames_max: 8 });
-    outbox.push(frame(0), None).unwrap();
+    outbox.push(frame(0).into()).unwrap();
     push(&outbox, "room:1", Overflow::DropOldest, 1..=60);
     for number in 61..=67 {
-        assert_eq!(outbox.push(frame(number), None), Ok(Pushed::Queued), "each takes the place of one of the room");
+        assert_eq!(outbox.push(frame(number).into()), Ok(Pushed::Queued), "each takes the place of one of the room");
         push(&outbox, "room:1", Overflow::DropOldest, number..=number + 20);
     }
 }
@@ -265,9 +272,9 @@ fn what_may_go_is_found_after_a_lane_has_closed_up() {
 fn the_lowest_priority_goes_first_for_what_may_not_be_dropped() {
     let outbox = Outbox::new(LIMITS);
     for (number, of) in [(1, Priority::High), (2, Priority::Normal), (3, Priority::Low), (4, Priority::Low)] {
-        outbox.push(frame(number), Some(&of_priority("live:1", Overflow::DropOldest, of))).unwrap();
+        outbox.push(Finished::labelled(frame(number), of_priority("live:1", Overflow::DropOldest, of))).unwrap();
     }
-    (5..=7).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    (5..=7).for_each(|number| _ = outbox.push(frame(number).into()).unwrap());
     let gap = |count| gap("live:1", 0, 0, count);
     assert_eq!(all(&outbox), [Out::Frame(1), gap(1), Out::Frame(5), Out::Frame(6), Out::Frame(7), gap(2)]);
 }

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use trestle_codec::Encoded;
-use trestle_session::{Full, Label, Outbox, Pushed, Spill, Spills, Taken};
+use trestle_session::{Finished, Full, Label, Outbox, Pushed, Spill, Spills, Taken};
 use trestle_wire::v1::Overflow;
 
 use crate::boxes::{Count, LIMITS, Out, frame, gap, label, poll, short};
@@ -19,7 +19,7 @@ use crate::boxes::{Count, LIMITS, Out, frame, gap, label, poll, short};
 /// A disk that is not one: what is put can be read when the test says so.
 #[derive(Default)]
 pub(crate) struct Disk {
-    frames: VecDeque<(Encoded, Arc<Label>)>,
+    frames: VecDeque<Finished>,
     /// Frames that have come back from the disk.
     ready: usize,
     most: usize,
@@ -69,12 +69,12 @@ impl Drop for Place {
 }
 
 impl Spill for Place {
-    fn put(&mut self, frame: &Encoded, label: &Arc<Label>) -> Result<(), Full> {
+    fn put(&mut self, frame: &Finished) -> Result<(), Full> {
         let mut disk = self.0.disk.lock();
         if disk.frames.len() >= disk.most {
             return Err(Full::Overflow);
         }
-        disk.frames.push_back((frame.clone(), Arc::new(Label::clone(label))));
+        disk.frames.push_back(frame.clone());
         Ok(())
     }
 
@@ -89,7 +89,7 @@ impl Spill for Place {
             return Poll::Pending;
         }
         disk.ready -= count;
-        into.extend(disk.frames.drain(..count).map(|(frame, label)| Taken::Frame(frame, Some(label))));
+        into.extend(disk.frames.drain(..count).map(Taken::Frame));
         Poll::Ready(Ok(()))
     }
 
@@ -98,7 +98,7 @@ impl Spill for Place {
     }
 
     fn bytes(&self) -> usize {
-        self.0.disk.lock().frames.iter().map(|(frame, _)| frame.len()).sum()
+        self.0.disk.lock().frames.iter().map(|frame| frame.len()).sum()
     }
 }
 
@@ -110,7 +110,7 @@ fn outbox(most: usize) -> (Outbox, Disks) {
 fn push(outbox: &Outbox, channel: &str, overflow: Overflow, numbers: std::ops::RangeInclusive<u32>) {
     for number in numbers {
         let label = label(channel, overflow, number.into());
-        assert_eq!(outbox.push(frame(number), Some(&label)), Ok(Pushed::Queued), "{number}");
+        assert_eq!(outbox.push(Finished::labelled(frame(number), label.clone())), Ok(Pushed::Queued), "{number}");
     }
 }
 
@@ -157,7 +157,7 @@ fn other_types_of_a_spilled_channel_wait_behind_it_and_other_channels_do_not() {
     assert_eq!(poll(&outbox, 9), frames(1..=4));
     push(&outbox, "room:1", Overflow::Disconnect, 6..=6);
     push(&outbox, "room:2", Overflow::Disconnect, 7..=7);
-    outbox.push(frame(8), None).unwrap();
+    outbox.push(frame(8).into()).unwrap();
     assert_eq!(poll(&outbox, 9), frames([7, 8]));
     disks.ready(2);
     assert_eq!(poll(&outbox, 9), frames([5, 6]));
@@ -179,10 +179,13 @@ fn a_channel_of_which_nothing_is_spilled_any_more_waits_in_memory() {
 #[test]
 fn a_gap_that_is_older_comes_before_what_is_spilled() {
     let (outbox, disks) = outbox(100);
-    (1..=4).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    (1..=4).for_each(|number| _ = outbox.push(frame(number).into()).unwrap());
     push(&outbox, "room:2", Overflow::Spill, 1..=1);
     for channel in ["room:1", "room:3"] {
-        assert_eq!(outbox.push(frame(9), Some(&label(channel, Overflow::DropNewest, 1))), Ok(Pushed::Dropped));
+        assert_eq!(
+            outbox.push(Finished::labelled(frame(9), label(channel, Overflow::DropNewest, 1))),
+            Ok(Pushed::Dropped)
+        );
     }
     push(&outbox, "room:3", Overflow::Spill, 2..=2);
     disks.ready(2);
@@ -198,9 +201,9 @@ fn what_is_spilled_and_what_is_newer_have_their_turns() {
     push(&outbox, "room:1", Overflow::Spill, 1..=12);
     assert_eq!(poll(&outbox, 4), frames(1..=4));
     disks.ready(8);
-    (21..=24).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    (21..=24).for_each(|number| _ = outbox.push(frame(number).into()).unwrap());
     assert_eq!(poll(&outbox, 4), frames(21..=24), "its turn comes after what was before it");
-    (31..=34).for_each(|number| _ = outbox.push(frame(number), None).unwrap());
+    (31..=34).for_each(|number| _ = outbox.push(frame(number).into()).unwrap());
     assert_eq!(poll(&outbox, 4), frames([5, 6, 31, 32]));
     assert_eq!(poll(&outbox, 4), frames([7, 8, 33, 34]));
     assert_eq!(poll(&outbox, 9), frames(9..=12));
@@ -210,16 +213,16 @@ fn what_is_spilled_and_what_is_newer_have_their_turns() {
 fn a_full_or_broken_disk_closes_the_outbox() {
     let (full, _) = outbox(1);
     push(&full, "room:1", Overflow::Spill, 1..=5);
-    assert_eq!(full.push(frame(6), Some(&label("room:1", Overflow::Spill, 6))), Err(Full::Overflow));
+    assert_eq!(full.push(Finished::labelled(frame(6), label("room:1", Overflow::Spill, 6))), Err(Full::Overflow));
     let (none, _) = outbox(0);
     push(&none, "room:1", Overflow::Spill, 1..=4);
-    assert_eq!(none.push(frame(5), Some(&label("room:1", Overflow::Spill, 5))), Err(Full::Overflow));
+    assert_eq!(none.push(Finished::labelled(frame(5), label("room:1", Overflow::Spill, 5))), Err(Full::Overflow));
     let (broken, disks) = outbox(100);
     push(&broken, "room:1", Overflow::Spill, 1..=5);
     assert_eq!(poll(&broken, 4), frames(1..=4));
     disks.disk.lock().broken = true;
     assert_eq!(poll(&broken, 4), Some(Err(Full::Overflow)));
-    assert_eq!(broken.push(frame(7), None), Err(Full::Closed));
+    assert_eq!(broken.push(frame(7).into()), Err(Full::Closed));
 }
 
 #[test]

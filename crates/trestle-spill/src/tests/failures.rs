@@ -12,7 +12,7 @@ fn nothing_that_was_taken_is_lost(house: &House) {
     let mut spill = house.open();
     let mut count = 0;
     let start = Instant::now();
-    while spill.put(&frame(count, 100_000), &label(count)).is_ok() {
+    while spill.put(&whole(count, 100_000)).is_ok() {
         count += 1;
         assert!(start.elapsed() < PATIENCE && count < 160, "the failure is never seen");
         thread::yield_now();

@@ -17,7 +17,7 @@ use std::{
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use trestle_codec::{Encoded, Encoding};
-use trestle_session::{Full, Label, Spill, Spills, Taken};
+use trestle_session::{Finished, Full, Label, Spill, Spills, Taken};
 use trestle_wire::{
     ChannelName,
     v1::{Overflow, Priority},
@@ -108,7 +108,7 @@ fn read(spill: &mut dyn Spill, most: usize) -> Result<Vec<Taken>, Full> {
 }
 
 /// Reads all of it.
-fn drain(spill: &mut dyn Spill) -> Vec<(Encoded, Label)> {
+fn drain(spill: &mut dyn Spill) -> Vec<Finished> {
     let mut all = Vec::new();
     while !spill.is_empty() {
         all.extend(read(spill, 100).unwrap().into_iter().map(plain));
@@ -117,9 +117,9 @@ fn drain(spill: &mut dyn Spill) -> Vec<(Encoded, Label)> {
     all
 }
 
-fn plain(taken: Taken) -> (Encoded, Label) {
+fn plain(taken: Taken) -> Finished {
     match taken {
-        Taken::Frame(frame, Some(label)) => (frame, Label::clone(&label)),
+        Taken::Frame(frame) => frame,
         other => panic!("{other:?} was never put"),
     }
 }
@@ -130,11 +130,11 @@ fn frame(number: usize, size: usize) -> Encoded {
 }
 
 /// The label of the frame with this number, each field another.
-fn label(number: usize) -> Arc<Label> {
+fn label(number: usize) -> Label {
     let channel = (!number.is_multiple_of(5)).then(|| ChannelName::parse(&format!("room:{}", number % 3)).unwrap());
     let number = number as u64;
     let overflow = if number.is_multiple_of(2) { Overflow::Spill } else { Overflow::DropOldest };
-    Arc::new(Label {
+    Label {
         channel,
         offset: number,
         id: number << 32,
@@ -142,14 +142,17 @@ fn label(number: usize) -> Arc<Label> {
         overflow,
         key: !number,
         priority: Priority::Low,
-    })
+    }
 }
 
 fn put(spill: &mut dyn Spill, number: usize, size: usize) -> Result<(), Full> {
-    spill.put(&frame(number, size), &label(number))
+    spill.put(&whole(number, size))
 }
 
-fn expected(numbers: impl IntoIterator<Item = usize>, size: usize) -> Vec<(Encoded, Label)> {
-    let whole = |number| (frame(number, size), Label::clone(&label(number)));
-    numbers.into_iter().map(whole).collect()
+fn whole(number: usize, size: usize) -> Finished {
+    Finished::labelled(frame(number, size), label(number))
+}
+
+fn expected(numbers: impl IntoIterator<Item = usize>, size: usize) -> Vec<Finished> {
+    numbers.into_iter().map(|number| whole(number, size)).collect()
 }

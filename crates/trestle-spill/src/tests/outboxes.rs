@@ -6,8 +6,8 @@ use super::*;
 
 const LIMITS: OutboxLimits = OutboxLimits { bytes_max: 16 * 1024, frames_max: 100 };
 
-fn spilled(number: usize) -> Arc<Label> {
-    Arc::new(Label { overflow: Overflow::Spill, ..Label::clone(&label(number)) })
+fn spilled(number: usize) -> Label {
+    Label { overflow: Overflow::Spill, ..label(number) }
 }
 
 fn take(outbox: &Outbox) -> Result<Vec<Taken>, Full> {
@@ -27,15 +27,15 @@ fn a_client_that_stood_still_gets_all_of_it_in_order() {
     let house = House::new(SpillConfig::default());
     let outbox = Outbox::with_spills(LIMITS, Arc::<Disk>::clone(&house.disk));
     for number in 0..10_000 {
-        assert_eq!(outbox.push(frame(number, 200), Some(&spilled(number))), Ok(Pushed::Queued));
+        assert_eq!(outbox.push(Finished::labelled(frame(number, 200), spilled(number))), Ok(Pushed::Queued));
     }
     assert!(outbox.bytes() <= LIMITS.bytes_max);
     assert_eq!(outbox.len() + outbox.spilled().0, 10_000);
     assert_eq!(house.metric("sessions"), 1);
     let mut next = 0;
     while !outbox.is_empty() {
-        for (bytes, found) in take(&outbox).unwrap().into_iter().map(plain) {
-            assert!(bytes == frame(next, 200) && found == *spilled(next), "{next}");
+        for taken in take(&outbox).unwrap().into_iter().map(plain) {
+            assert!(taken == Finished::labelled(frame(next, 200), spilled(next)), "{next}");
             next += 1;
         }
     }
@@ -47,7 +47,8 @@ fn a_client_that_stood_still_gets_all_of_it_in_order() {
 fn a_client_whose_spill_is_full_is_parted_from_and_gets_what_was_before() {
     let house = House::new(SpillConfig { bytes_per_session_max: 200_000, ..SpillConfig::default() });
     let outbox = Outbox::with_spills(LIMITS, Arc::<Disk>::clone(&house.disk));
-    let taken = (0..10_000).take_while(|number| outbox.push(frame(*number, 200), Some(&spilled(*number))).is_ok());
+    let taken =
+        (0..10_000).take_while(|number| outbox.push(Finished::labelled(frame(*number, 200), spilled(*number))).is_ok());
     let taken = taken.count();
     assert!((850..950).contains(&taken), "{taken}");
     assert_eq!(take(&outbox).err(), Some(Full::Overflow));
@@ -66,8 +67,9 @@ fn a_client_whose_spill_is_full_is_parted_from_and_gets_what_was_before() {
             break;
         }
     }
-    let rest: Vec<_> = rest.into_iter().map(plain).map(|(bytes, _)| bytes).collect();
-    assert_eq!(rest, (0..taken).map(|number| frame(number, 200)).collect::<Vec<_>>());
+    let rest: Vec<_> = rest.into_iter().map(plain).collect();
+    let put = (0..taken).map(|number| Finished::labelled(frame(number, 200), spilled(number)));
+    assert_eq!(rest, put.collect::<Vec<_>>());
     house.until_empty();
 }
 
@@ -76,7 +78,7 @@ fn a_client_that_goes_gives_its_place_back() {
     let house = House::new(SpillConfig::default());
     let outbox = Outbox::with_spills(LIMITS, Arc::<Disk>::clone(&house.disk));
     for number in 0..10_000 {
-        outbox.push(frame(number, 200), Some(&spilled(number))).unwrap();
+        outbox.push(Finished::labelled(frame(number, 200), spilled(number))).unwrap();
     }
     assert!(house.disk.node().held().1 > 100);
     drop(outbox);

@@ -168,8 +168,10 @@ impl Connection {
                     Next::End(End::Close(CloseCode::Slow))
                 }
                 Came::Done(done) => {
-                    self.pauses = matches!(done, Done::Tell(_));
+                    let told = matches!(done, Done::Tell(_));
                     let asked = self.stay.done(done);
+                    // After the last: what came together goes to a channel together.
+                    self.pauses = told && self.stay.lane.is_idle();
                     self.obey(socket, asked)
                 }
                 Came::Mail(mail) => match self.stay.told(mail) {

@@ -41,7 +41,7 @@ pub struct SessionConfig {
     pub faults_max: u32,
     /// Bytes that may wait for one client. 256 KiB x 100,000 sessions = 24 GiB if every one of them stalls at once.
     pub outbox_bytes_max: usize,
-    /// Frames that may wait for one client: 4,096 of them cost 160 KiB beside their bytes, which are shared.
+    /// Frames that may wait for one client: 4,096 of them cost 64 KiB beside their bytes, which are shared.
     pub outbox_frames_max: usize,
     /// How long a session waits for its client after the connection was lost; 0 s ends it at once. What it listens to goes
     /// on filling its outbox meanwhile. Less than the `ttl` of histories that are to be recovered.

@@ -76,6 +76,7 @@ pub(crate) async fn admit(stay: &mut Stay, hello: &mut Hello, admit: Admit) -> R
     let identity = edge.gate.admit(token.as_deref())?;
     let user = identity.user.clone();
     stay.presence = Some(edge.hub.arrive(&stay.member, user.as_ref()).await?);
+    stay.join_now(&identity.groups).await;
     let resume_token = edge.token(stay, &identity, FIRST_EPOCH);
     Ok(Arrival::of(None, Event::Admitted(Ok(Admitted::New { identity, resume_token }))))
 }
@@ -378,11 +379,7 @@ impl Visit<'_> {
     /// are told so. What else changed in the last second may not be: then the client is told of a gap, or asks anew.
     async fn listen_live(&self, stay: &mut Stay, refused: &mut Vec<(ChannelName, Refusal)>) {
         let given = self.claimed.previous.as_ref().map(|record| groups(&record.groups)).unwrap_or_default();
-        for group in self.identity.groups.iter().cloned().chain(given) {
-            if let Ok(seat) = self.edge.hub.join_group(&stay.member, group.clone()).await {
-                stay.groups.insert(group, seat);
-            }
-        }
+        stay.join_now(self.identity.groups.iter().chain(&given)).await;
         let actor = Actor { user: self.identity.user.clone(), ..stay.actor() };
         for (channel, _) in &self.resume.channels {
             if let Some(refusal) = self.edge.forbids(&self.identity, channel) {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{sleep, timeout},
@@ -205,6 +206,20 @@ impl Stay {
 
 /// Groups.
 impl Stay {
+    /// Joins groups before the client is told that it is connected: what is pushed to them from then on is for it. One that
+    /// cannot be joined now is joined later, as the session asks for it too.
+    pub(crate) async fn join_now(&mut self, groups: impl IntoIterator<Item = &GroupName>) {
+        let (hub, member) = (&self.edge.hub, &self.member);
+        let join = |group: &GroupName| {
+            let group = group.clone();
+            async move { (group.clone(), hub.join_group(member, group).await) }
+        };
+        let joined = join_all(groups.into_iter().map(join)).await;
+        let joined = joined.into_iter().filter_map(|(group, seat)| Some((group, seat.ok()?)));
+        self.groups.extend(joined);
+        self.member.facts.lock().groups = self.groups.keys().cloned().collect();
+    }
+
     /// Takes what a change of groups has come to.
     pub(crate) fn regrouped(&mut self, Regrouped { joined, left, late, done }: Regrouped) {
         for (group, seat) in joined {

@@ -179,6 +179,7 @@ impl Stay {
                 Action::Ping => asked.ping = true,
                 Action::Close(code) => asked.close = Some(code),
                 Action::Acked { received } => self.replay.acked(received),
+                Action::JoinGroup(group) if self.groups.contains_key(&group) => {}
                 Action::JoinGroup(group) => joins.push(group),
                 Action::LeaveGroup(group) => leaves.push(group),
                 Action::Tags(tags) => self.member.facts.lock().tags = tags,

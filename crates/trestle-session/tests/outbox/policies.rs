@@ -1,7 +1,5 @@
 //! Each policy, priorities, and the gaps they leave.
 
-use std::sync::Arc;
-
 use trestle_session::{Finished, Full, Label, Outbox, OutboxLimits, Pushed};
 use trestle_wire::v1::{GapReason, Overflow, Priority};
 

@@ -10,8 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use trestle_codec::Encoded;
-use trestle_session::{Finished, Full, Label, Outbox, Pushed, Spill, Spills, Taken};
+use trestle_session::{Finished, Full, Outbox, Pushed, Spill, Spills, Taken};
 use trestle_wire::v1::Overflow;
 
 use crate::boxes::{Count, LIMITS, Out, frame, gap, label, poll, short};

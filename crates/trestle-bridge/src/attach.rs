@@ -6,10 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::yield_now,
     time::{Instant, timeout_at},
 };
 use tonic::Streaming;
@@ -25,11 +23,10 @@ use crate::{
     outgoing::{Answer, Attached},
     parcel::Task,
     push::Origin,
-    push_stream::AT_ONCE_MAX,
     serve,
     service::Service,
     status::status,
-    window::{Room, Window},
+    window::{Burst, Room, Window},
 };
 
 /// Holds the conversation; its frames go to `answers`, and to what comes through `accepted`.
@@ -144,15 +141,11 @@ impl Conversation {
                     Err(_) => return, // the stream is not read any more
                 },
                 frame = said.message(), if room.is_some() => {
-                    let mut next = Some(frame);
-                    for left in (0..AT_ONCE_MAX).rev() {
-                        let (Some(frame), Some(taken)) = (next.take(), room.take()) else { break };
-                        let Ok(Some(frame)) = frame else { return };
+                    let (mut next, mut burst) = (Some(frame), Burst::default());
+                    while let Some(frame) = next {
+                        let (Ok(Some(frame)), Some(taken)) = (frame, room.take()) else { return };
                         room = self.hear(frame, taken).await;
-                        match left {
-                            0 => yield_now().await,
-                            _ => next = room.as_ref().and_then(|_| said.message().now_or_never()),
-                        }
+                        next = burst.next(said, &room).await;
                     }
                 }
                 () = answers.closed() => return,

@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
-use tokio::{sync::mpsc, task::yield_now};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use trestle_wire::v1;
 
 use crate::{
     Shared,
     push::Origin,
-    window::{Room, Window},
+    window::{Burst, Room, Window},
 };
-
-/// Most frames of a stream that are done in one go, so that others run between: about a millisecond.
-pub(crate) const AT_ONCE_MAX: usize = 256;
 
 /// Reads until the caller ends the stream or the node drains; then finishes what was taken.
 pub(crate) async fn converse(
@@ -35,15 +31,11 @@ pub(crate) async fn converse(
                 Err(_) => break, // the stream is not read any more
             },
             push = said.message(), if room.is_some() => {
-                let mut next = Some(push);
-                for left in (0..AT_ONCE_MAX).rev() {
-                    let (Some(push), Some(taken)) = (next.take(), room.take()) else { break };
-                    let Ok(Some(push)) = push else { break 'conversation };
+                let (mut next, mut burst) = (Some(push), Burst::default());
+                while let Some(push) = next {
+                    let (Ok(Some(push)), Some(taken)) = (push, room.take()) else { break 'conversation };
                     room = window.begin(&shared, origin, push, taken, |pushed| pushed).await;
-                    match left {
-                        0 => yield_now().await,
-                        _ => next = room.as_ref().and_then(|_| said.message().now_or_never()),
-                    }
+                    next = burst.next(&mut said, &room).await;
                 }
             }
         }

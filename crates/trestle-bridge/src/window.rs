@@ -14,8 +14,8 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
-use tokio::sync::mpsc::OwnedPermit;
-use tonic::Status;
+use tokio::{sync::mpsc::OwnedPermit, task::yield_now};
+use tonic::{Status, Streaming};
 use trestle_bus::Subject;
 use trestle_wire::{Refusal, v1};
 
@@ -23,6 +23,29 @@ use crate::{Shared, push::Origin};
 
 /// Room for one answer on a stream.
 pub(crate) type Room<A> = OwnedPermit<Result<A, Status>>;
+
+/// Most frames of a stream that are done in one go, so that others run between: about a millisecond.
+const AT_ONCE_MAX: usize = 256;
+
+/// Frames of one stream that are done one right after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Burst(usize);
+
+impl Burst {
+    /// The next frame, if it has come already and there is room for an answer; none after many, so that others run first.
+    pub(crate) async fn next<M, A>(
+        &mut self,
+        said: &mut Streaming<M>,
+        room: &Option<Room<A>>,
+    ) -> Option<Result<Option<M>, Status>> {
+        self.0 += 1;
+        if self.0 == AT_ONCE_MAX {
+            yield_now().await;
+            return None;
+        }
+        room.as_ref().and_then(|_| said.message().now_or_never())
+    }
+}
 
 /// A push; its subject if others may be behind it.
 type Push = BoxFuture<'static, Option<Subject>>;

@@ -210,13 +210,14 @@ impl Stay {
     /// cannot be joined now is joined later, as the session asks for it too.
     pub(crate) async fn join_now(&mut self, groups: impl IntoIterator<Item = &GroupName>) {
         let (hub, member) = (&self.edge.hub, &self.member);
-        let join = |group: &GroupName| {
-            let group = group.clone();
-            async move { (group.clone(), hub.join_group(member, group).await) }
-        };
-        let joined = join_all(groups.into_iter().map(join)).await;
-        let joined = joined.into_iter().filter_map(|(group, seat)| Some((group, seat.ok()?)));
-        self.groups.extend(joined);
+        let join = async |group: GroupName| (group.clone(), hub.join_group(member, group).await);
+        let joined = join_all(groups.into_iter().cloned().map(join)).await;
+        self.groups.extend(joined.into_iter().filter_map(|(group, seat)| Some((group, seat.ok()?))));
+        self.show_groups();
+    }
+
+    /// Lets others see which groups the session is in.
+    fn show_groups(&self) {
         self.member.facts.lock().groups = self.groups.keys().cloned().collect();
     }
 
@@ -239,7 +240,7 @@ impl Stay {
         for group in left {
             self.groups.remove(&group);
         }
-        self.member.facts.lock().groups = self.groups.keys().cloned().collect();
+        self.show_groups();
         if let Some(done) = done {
             // Whoever asked may have gone.
             let _told = done.send(());

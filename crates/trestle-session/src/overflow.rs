@@ -51,19 +51,6 @@ impl Crowd {
         Self { lanes, frames, bytes, dropped: 0, spilled: None, chance }
     }
 
-    /// Takes a frame, or does with it what its policy says.
-    ///
-    /// # Errors
-    /// [`Full`] if it found no room and may not be dropped.
-    pub(crate) fn push(
-        &mut self,
-        limits: &OutboxLimits,
-        spills: Option<&Arc<dyn Spills>>,
-        frame: Finished,
-    ) -> Result<Pushed, Full> {
-        self.by_policy(limits, spills, frame)
-    }
-
     fn has_room(&self, limits: &OutboxLimits, bytes: usize) -> bool {
         limits.have_room(self.frames, self.bytes, bytes)
     }
@@ -75,7 +62,11 @@ impl Crowd {
         Pushed::Queued
     }
 
-    fn by_policy(
+    /// Takes a frame, or does with it what its policy says.
+    ///
+    /// # Errors
+    /// [`Full`] if it found no room and may not be dropped.
+    pub(crate) fn push(
         &mut self,
         limits: &OutboxLimits,
         spills: Option<&Arc<dyn Spills>>,
